@@ -12,8 +12,9 @@
  * has two children, and there are at most twice as many nodes as entries.  Nodes lie in one
  * growing array and name each other by index, 0 being "none": the first real node is 1.
  *
- * An address is decided by the nodes on its path: any deny entry wins, else any allow entry lets
- * it in.
+ * An address is decided by the nodes on its path that are of its family: any deny entry wins, else
+ * any allow entry lets it in.  IPv4 lies inside ::/0, but who wrote that meant IPv6, as the
+ * firewall's rules would.
  */
 struct node {
 	struct addr key; /* bits after `len` are zero */
@@ -195,15 +196,16 @@ int acl_add(struct acl *acl, enum acl_verdict side, struct sv net, struct err *e
 static const struct node *decide(const struct acl *acl, const struct addr *client)
 {
 	const struct node *allowed = NULL;
+	unsigned family_bits = addr_is_v4(client) ? V4_BITS : 0;
 
 	for (uint32_t at = acl->root; at;) {
 		const struct node *node = &acl->nodes[at];
 
 		if (shared_bits(client, &node->key, node->len) < node->len)
 			break;
-		if (node->deny)
+		if (node->deny && node->len >= family_bits)
 			return node;
-		if (node->allow)
+		if (node->allow && node->len >= family_bits)
 			allowed = node;
 		if (node->len == 128)
 			break;

@@ -1,9 +1,10 @@
 /*
  * acl.h - which client addresses may come in.
  *
- * An address is let in when some allow entry covers it and no deny entry does.  An acl is built
- * once, never changes, and is shared by every connection that was accepted while it was current; a
- * reload builds a new one.  IPv4 and IPv6 lie in one trie of 128-bit keys, path-compressed; a
+ * An address is let in when some allow entry covers it and no deny entry does; an IPv6 entry,
+ * ::/0 too, never covers an IPv4 address (or its mapped spelling).  An acl is built once, never
+ * changes, and is shared by every connection that was accepted while it was current; a reload
+ * builds a new one.  IPv4 and IPv6 lie in one trie of 128-bit keys, path-compressed; a
  * look-up reads at most one node a differing bit.
  */
 #ifndef ACL_ACL_H

@@ -7,13 +7,15 @@ enum {
 	DATA,
 	DATA_CR, /* the data is whole, CR LF must follow */
 	DATA_LF,
-	TRAILER, /* at the start or inside a line after the last chunk */
+	TRAILER_START, /* at the start of a line after the last chunk: the empty one ends all */
+	TRAILER,
 	TRAILER_LF,
+	LAST_LF,
 	ENDED,
 };
 
-#define SIZE_DIGITS_MAX  15
-#define TRAILER_LINE_MAX 4096
+#define SIZE_DIGITS_MAX   15
+#define TRAILER_BYTES_MAX 4096 /* of all trailers together */
 
 void http_body_init(struct http_body *body, enum http_framing framing, uint64_t length)
 {
@@ -49,11 +51,12 @@ static bool take_size_byte(struct http_body *body, char c)
 static bool take_trailer_byte(struct http_body *body, char c)
 {
 	if (c == '\r') {
-		body->state = TRAILER_LF;
+		body->state = body->state == TRAILER_START ? LAST_LF : TRAILER_LF;
 		return true;
 	}
+	body->state = TRAILER;
 	/* Trailers are dropped; they only may not go on for ever. */
-	return c != '\n' && c != '\0' && ++body->line_len < TRAILER_LINE_MAX;
+	return c != '\n' && c != '\0' && ++body->line_len <= TRAILER_BYTES_MAX;
 }
 
 /* The bytes between pieces of data, one by one. */
@@ -63,7 +66,7 @@ static bool take_byte(struct http_body *body, char c)
 	case SIZE:
 		return take_size_byte(body, c);
 	case SIZE_LF:
-		body->state = body->left > 0 ? DATA : TRAILER;
+		body->state = body->left > 0 ? DATA : TRAILER_START;
 		body->line_len = 0;
 		return c == '\n';
 	case DATA_CR:
@@ -72,11 +75,14 @@ static bool take_byte(struct http_body *body, char c)
 	case DATA_LF:
 		body->state = SIZE;
 		return c == '\n';
+	case TRAILER_START:
 	case TRAILER:
 		return take_trailer_byte(body, c);
-	default: /* TRAILER_LF */
-		body->state = body->line_len == 0 ? ENDED : TRAILER;
-		body->line_len = 0;
+	case TRAILER_LF:
+		body->state = TRAILER_START;
+		return c == '\n';
+	default: /* LAST_LF */
+		body->state = ENDED;
 		return c == '\n';
 	}
 }

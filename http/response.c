@@ -1,6 +1,7 @@
 #include "http/fields.h"
 
-static const char *read_status_line(struct sv line, struct http_response *response)
+static const char *read_status_line(
+	struct sv line, struct http_response *response, bool *is_http10)
 {
 	unsigned status = 0;
 
@@ -16,11 +17,22 @@ static const char *read_status_line(struct sv line, struct http_response *respon
 		return "status is not between 100 and 599";
 	if (!fields_is_text((struct sv){ line.ptr + 12, line.len - 12 }))
 		return "forbidden byte in the status line";
+	*is_http10 = line.ptr[7] == '0';
 	response->status = status;
 	return NULL;
 }
 
-static const char *read_framing(struct http_response *response, bool to_head)
+/* Bytes that can never become a status line are refused at once: who talks to a mail or a shell
+ * server by mistake should not wait for an empty line that never comes. */
+static bool may_become_status_line(struct sv bytes)
+{
+	static const char start[] = "HTTP/1.";
+	size_t len = bytes.len < sizeof(start) - 1 ? bytes.len : sizeof(start) - 1;
+
+	return len == 0 || memcmp(bytes.ptr, start, len) == 0;
+}
+
+static const char *read_framing(struct http_response *response, bool is_http10, bool to_head)
 {
 	struct sv coding, length;
 	size_t codings = fields_find(
@@ -30,6 +42,8 @@ static const char *read_framing(struct http_response *response, bool to_head)
 
 	if (codings > 1 || lengths > 1 || (codings && lengths))
 		return "more than one framing";
+	if (codings && is_http10)
+		return "transfer coding in HTTP/1.0";
 	if (codings && !sv_is_nocase(coding, SV("chunked")))
 		return "transfer coding other than chunked";
 	if (lengths && !sv_to_u64(length, UINT64_MAX, &response->content_length))
@@ -44,8 +58,8 @@ static const char *read_framing(struct http_response *response, bool to_head)
 }
 
 /* One head, an interim one too. `*head_len` is 0 when it is not whole yet. */
-static const char *read_head(
-	struct sv bytes, size_t head_bytes, struct http_response *response, size_t *head_len)
+static const char *read_head(struct sv bytes, size_t head_bytes, struct http_response *response,
+	bool *is_http10, size_t *head_len)
 {
 	struct sv rest, line;
 	bool too_many;
@@ -54,12 +68,14 @@ static const char *read_head(
 	*head_len = fields_head_len(bytes);
 	if (*head_len > head_bytes || (*head_len == 0 && bytes.len >= head_bytes))
 		return "head is too large";
+	if (!may_become_status_line(bytes))
+		return "status line is not HTTP/1.1";
 	if (*head_len == 0)
 		return NULL;
 	rest = (struct sv){ bytes.ptr, *head_len };
 	if (!fields_cut_line(&rest, &line))
 		return "line that does not end in CR LF";
-	wrong = read_status_line(line, response);
+	wrong = read_status_line(line, response, is_http10);
 	if (wrong)
 		return wrong;
 	return fields_parse(rest, response->fields, &response->fields_len, &too_many);
@@ -69,12 +85,14 @@ enum http_result http_response_parse(struct sv bytes, size_t head_bytes, bool to
 	struct http_response *response, const char **detail)
 {
 	size_t skipped = 0, head_len;
+	bool is_http10 = false;
 
 	do {
 		struct sv rest = { bytes.ptr + skipped, bytes.len - skipped };
 
 		memset(response, 0, offsetof(struct http_response, fields));
-		*detail = read_head(rest, head_bytes - skipped, response, &head_len);
+		*detail =
+			read_head(rest, head_bytes - skipped, response, &is_http10, &head_len);
 		if (*detail)
 			return HTTP_BAD;
 		if (head_len == 0)
@@ -86,7 +104,7 @@ enum http_result http_response_parse(struct sv bytes, size_t head_bytes, bool to
 		}
 	} while (response->status < 200);
 	response->head_len = skipped;
-	*detail = read_framing(response, to_head);
+	*detail = read_framing(response, is_http10, to_head);
 	return *detail ? HTTP_BAD : HTTP_DONE;
 }
 

@@ -41,7 +41,12 @@ static const struct {
 	{ "its neighbour", "10.1.2.3", "", "10.1.2.2", ACL_DENY, "" },
 	{ "all of IPv4", "0.0.0.0/0", "", "203.0.113.9", ACL_ALLOW, "0.0.0.0/0" },
 	{ "all of IPv4 is not IPv6", "0.0.0.0/0", "", "2001:db8::1", ACL_DENY, "" },
-	{ "all of IPv6 holds IPv4 as mapped", "::/0", "", "2001:db8::1", ACL_ALLOW, "::/0" },
+	{ "all of IPv6", "::/0", "", "2001:db8::1", ACL_ALLOW, "::/0" },
+	{ "all of IPv6 is not IPv4", "::/0", "", "203.0.113.9", ACL_DENY, "" },
+	{ "half of IPv6 is not IPv4", "::/1", "", "203.0.113.9", ACL_DENY, "" },
+	{ "denying IPv6 leaves IPv4", "10.0.0.0/8", "::/0", "10.0.0.1", ACL_ALLOW,
+		"10.0.0.0/8" },
+	{ "denying IPv4 leaves IPv6", "::/0", "0.0.0.0/0", "::1", ACL_ALLOW, "::/0" },
 	{ "deny inside allow", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", ACL_DENY,
 		"10.1.0.0/16" },
 	{ "beside the deny", "10.0.0.0/8", "10.1.0.0/16", "10.2.2.3", ACL_ALLOW, "10.0.0.0/8" },
@@ -218,6 +223,39 @@ static void test_same_as_a_linear_search(void **state)
 	acl_free(acl);
 }
 
+/* A long list loads at once; a look-up walks the differing bits, not the list. */
+static void test_a_hundred_thousand_entries(void **state)
+{
+	enum {
+		NETS = 100000
+	};
+	struct acl *acl = acl_new();
+	struct addr client;
+	struct err err;
+	unsigned allowed = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < NETS; i++) {
+		/* An odd multiplier visits each address once, in no order. */
+		uint32_t addr = (i * 2654435761U) & ~1U;
+		char text[64];
+
+		(void)snprintf(text, sizeof(text), "%u.%u.%u.%u/31", addr >> 24,
+			addr >> 16 & 255, addr >> 8 & 255, addr & 255);
+		assert_int_equal(acl_add(acl, ACL_ALLOW, sv_from_cstr(text), &err), 0);
+	}
+	client = addr_of("0.0.0.0");
+	for (uint32_t i = 0; i < NETS; i++) {
+		uint32_t addr = (i * 2654435761U) | 1U;
+
+		for (size_t k = 0; k < 4; k++)
+			client.bytes[12 + k] = (uint8_t)(addr >> (24 - 8 * k));
+		allowed += acl_check(acl, &client) == ACL_ALLOW;
+	}
+	assert_int_equal(allowed, NETS);
+	acl_free(acl);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +264,7 @@ int main(void)
 		cmocka_unit_test(test_loopback_only),
 		cmocka_unit_test(test_buckets),
 		cmocka_unit_test(test_same_as_a_linear_search),
+		cmocka_unit_test(test_a_hundred_thousand_entries),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

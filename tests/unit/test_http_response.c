@@ -37,6 +37,12 @@ static const struct {
 	{ "switching", SV_INIT("HTTP/1.1 101 Switching\r\n\r\n"), HTTP_BAD, 0, 0 },
 	{ "status 999", SV_INIT("HTTP/1.1 999 X\r\n\r\n"), HTTP_BAD, 0, 0 },
 	{ "status 2000", SV_INIT("HTTP/1.1 2000 X\r\n\r\n"), HTTP_BAD, 0, 0 },
+	{ "chunked in HTTP/1.0",
+		SV_INIT("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), HTTP_BAD, 0,
+		0 },
+	{ "nothing yet", SV_INIT(""), HTTP_MORE, 0, 0 },
+	{ "a beginning", SV_INIT("HTT"), HTTP_MORE, 0, 0 },
+	{ "can never be a status line", SV_INIT("SSH-2.0"), HTTP_BAD, 0, 0 },
 	{ "garbage", SV_INIT("220 mail.example.com ESMTP\r\n\r\n"), HTTP_BAD, 0, 0 },
 	{ "HTTP/2", SV_INIT("HTTP/2.0 200 OK\r\n\r\n"), HTTP_BAD, 0, 0 },
 	{ "folded", SV_INIT(OK "A: b\r\n c\r\n\r\n"), HTTP_BAD, 0, 0 },
@@ -112,6 +118,26 @@ static const struct {
 	{ "no CRLF after the data", SV_INIT("3\r\nabcd\r\n"), HTTP_BAD, SV_INIT("abc"), 0 },
 	{ "size too long", SV_INIT("0000000000000003\r\nabc\r\n"), HTTP_BAD, SV_INIT(""), 0 },
 };
+
+/* All trailers together have a limit, however many lines they are. */
+static void test_trailers_end(void **state)
+{
+	static const struct sv last_chunk = SV_INIT("0\r\n"), trailer = SV_INIT("a: b\r\n");
+	struct http_body body;
+	enum http_result result;
+	struct sv payload;
+	size_t used, lines = 0;
+
+	(void)state;
+	http_body_init(&body, HTTP_CHUNKED, 0);
+	assert_int_equal(http_body_next(&body, last_chunk, &used, &payload), HTTP_MORE);
+	do {
+		result = http_body_next(&body, trailer, &used, &payload);
+		lines++;
+	} while (result == HTTP_MORE && lines < 100000);
+	assert_int_equal(result, HTTP_BAD);
+	assert_int_equal(lines, 4096 / 4 + 1);
+}
 
 /* In pieces of every size the reader must say the same. */
 static void test_chunked(void **state)
@@ -241,6 +267,7 @@ int main(void)
 		cmocka_unit_test(test_head_request_has_no_body),
 		cmocka_unit_test(test_too_large_a_head_is_bad),
 		cmocka_unit_test(test_chunked),
+		cmocka_unit_test(test_trailers_end),
 		cmocka_unit_test(test_length),
 		cmocka_unit_test(test_query),
 		cmocka_unit_test(test_hosts),
