@@ -1,0 +1,3 @@
+module postern.example/go-server
+
+go 1.19
