@@ -16,8 +16,9 @@
 #include "sampler/arena.h"
 #include "sampler/symbols.h"
 
-#define PPROF_VALUES_MAX 4
-#define PPROF_LABELS_MAX 8
+#define PPROF_VALUES_MAX   4
+#define PPROF_LABELS_MAX   8
+#define PPROF_COMMENTS_MAX 8
 
 struct pprof_value_type {
 	const char *type, *unit; /* "cpu", "nanoseconds" */
@@ -34,9 +35,9 @@ struct pprof_settings {
 	size_t values_len;
 	struct pprof_value_type period_type;
 	int64_t period;
-	int64_t time_unix_ns, duration_ns; /* duration 0: left out */
-	const char *default_sample_type;   /* or NULL */
-	const char *comments[8];           /* NULL after the last */
+	int64_t time_unix_ns, duration_ns;        /* duration 0: left out */
+	const char *default_sample_type;          /* or NULL */
+	const char *comments[PPROF_COMMENTS_MAX]; /* NULL after the last */
 };
 
 struct pprof;

@@ -1,0 +1,67 @@
+/*
+ * eh_frame.h - from .eh_frame bytes to compact unwind rows.
+ *
+ * Source: Linux Standard Base Core 5.0, section 10.6; DWARF 5, section 6.4; System V ABI for
+ * x86-64, section 3.7.  Pure: bytes and addresses in, rows out.  Hostile bytes give wrong or fewer
+ * rows, never a read outside of them.
+ */
+#ifndef SAMPLER_EH_FRAME_H
+#define SAMPLER_EH_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * One row holds from its pc to the next row's: how to get from a frame to its caller's.
+ *
+ *   CFA     = reg + cfa * 8             (plain)
+ *           = *(reg + cfa * 8) + 0 or 8 (deref)
+ *   return address = *(CFA - 8)
+ *   caller's rbp   = rbp                (rbp == 0)
+ *                  = *(CFA + rbp * 8)   (rbp < 0)
+ *                  = *(rbp + (rbp_rule - 1) * 8)  (0 < rbp < ROW_RBP_LOST)
+ */
+struct unwind_row {
+	uint32_t pc;  /* offset from the module's base */
+	int16_t cfa;  /* in units of 8 bytes */
+	int8_t rbp;   /* see above */
+	uint8_t kind; /* a register's DWARF number with flags, or one of the special kinds */
+};
+
+#define ROW_REG      0x0f
+#define ROW_DEREF    0x10
+#define ROW_PLUS_8   0x20 /* with ROW_DEREF */
+#define ROW_NONE     0xff /* nothing is known here */
+#define ROW_END      0xfe /* the outermost frame */
+#define ROW_SIGNAL   0xfd /* the kernel's signal frame lies at the stack pointer */
+#define ROW_PLT      0xfc /* CFA = rsp + 8, or + 16 when (pc & 15) >= cfa */
+#define ROW_RBP_LOST 127
+
+struct row_list {
+	struct unwind_row *rows;
+	size_t len, max;
+	bool full; /* there were more than max */
+};
+
+/* The bytes of a module that are needed, and where they lay in memory. */
+struct eh_frame {
+	const uint8_t *bytes; /* from .eh_frame's start, as much as there is */
+	size_t len;
+	uint64_t address;                /* of bytes[0] in the module's address space */
+	uint64_t base;                   /* rows' pcs count from here */
+	uint64_t text_start, text_limit; /* functions outside are left out */
+};
+
+/*
+ * Compile the one entry (FDE) at `offset`, appending its rows and a ROW_NONE row at its end.
+ * `*start` and `*limit` get its range. False when it is no FDE, broken, or outside of the text;
+ * what was appended is taken back then.
+ */
+bool eh_frame_compile_one(const struct eh_frame *frame, size_t offset, struct row_list *out,
+	uint64_t *start, uint64_t *limit);
+
+/* The offset of the entry after the one at `offset`; 0 at the end or when it is broken. */
+size_t eh_frame_next(const struct eh_frame *frame, size_t offset);
+
+#endif
