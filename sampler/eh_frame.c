@@ -175,6 +175,12 @@ static bool read_cie(const struct eh_frame *frame, size_t offset, struct cie *ou
 	return !cursor.broken;
 }
 
+/* An operand times the CIE's factor; hostile ones wrap around. */
+static int64_t scaled(uint64_t operand, int64_t factor)
+{
+	return (int64_t)(operand * (uint64_t)factor);
+}
+
 /* The few expressions that compilers and assemblers write for the CFA. */
 static void read_cfa_expression(struct cursor expression, struct state *state)
 {
@@ -278,9 +284,13 @@ static struct unwind_row row_of(const struct program *program)
 	return row;
 }
 
+/* Rows come sorted by pc; one that would go back is left out. */
 static void append(struct row_list *list, struct unwind_row row)
 {
 	struct unwind_row *last = list->len ? &list->rows[list->len - 1] : NULL;
+
+	if (last && row.pc < last->pc)
+		return;
 
 	if (last && last->pc == row.pc) {
 		*last = row; /* nothing lies between the two */
@@ -323,7 +333,7 @@ static bool run_packed(struct program *program, struct cursor *cursor, uint8_t o
 	case 0x80:
 		set_rule(program, operand,
 			(struct rule){ RULE_AT_CFA,
-				(int64_t)cursor_uleb(cursor) * program->cie->data_factor });
+				scaled(cursor_uleb(cursor), program->cie->data_factor) });
 		return true;
 	default:
 		restore_rule(program, operand);
@@ -349,10 +359,10 @@ static bool run_cfa(struct program *program, struct cursor *cursor, uint8_t op)
 		break;
 	case 0x12: /* def_cfa_sf */
 		now->reg = cursor_uleb(cursor);
-		now->offset = cursor_sleb(cursor) * program->cie->data_factor;
+		now->offset = scaled((uint64_t)cursor_sleb(cursor), program->cie->data_factor);
 		break;
 	case 0x13: /* def_cfa_offset_sf */
-		now->offset = cursor_sleb(cursor) * program->cie->data_factor;
+		now->offset = scaled((uint64_t)cursor_sleb(cursor), program->cie->data_factor);
 		break;
 	case 0x0f: /* def_cfa_expression */
 		read_cfa_expression(cursor_sub(cursor, cursor_uleb(cursor)), now);
@@ -373,7 +383,7 @@ static bool run_rule(struct program *program, struct cursor *cursor, uint8_t op)
 	switch (op) {
 	case 0x05: /* offset_extended */
 		set_rule(program, reg,
-			(struct rule){ RULE_AT_CFA, (int64_t)cursor_uleb(cursor) * factor });
+			(struct rule){ RULE_AT_CFA, scaled(cursor_uleb(cursor), factor) });
 		return true;
 	case 0x06: /* restore_extended */
 		restore_rule(program, reg);
@@ -390,7 +400,8 @@ static bool run_rule(struct program *program, struct cursor *cursor, uint8_t op)
 		return true;
 	case 0x11: /* offset_extended_sf */
 		set_rule(program, reg,
-			(struct rule){ RULE_AT_CFA, cursor_sleb(cursor) * factor });
+			(struct rule){
+				RULE_AT_CFA, scaled((uint64_t)cursor_sleb(cursor), factor) });
 		return true;
 	case 0x09: /* register */
 	case 0x14: /* val_offset */
@@ -473,6 +484,7 @@ static bool compile(const struct eh_frame *frame, const struct cie *cie,
 		.pc = start,
 	};
 	size_t len = out->len;
+	struct unwind_row last = len ? out->rows[len - 1] : (struct unwind_row){ 0 };
 
 	/* What the CIE sets up holds for the whole function: no rows from it. */
 	if (!run(&program, cie->instructions, frame))
@@ -481,6 +493,8 @@ static bool compile(const struct eh_frame *frame, const struct cie *cie,
 	program.out = out;
 	if (!run(&program, instructions, frame) || program.pc < start || program.pc > limit) {
 		out->len = len;
+		if (len)
+			out->rows[len - 1] = last;
 		return false;
 	}
 	if (program.pc < limit)

@@ -3,11 +3,13 @@
  *
  * Tables are compiled from the .eh_frame of every loaded object, by the server thread, and
  * published through one atomic pointer.  Walking reads them without a lock, an allocation or the
- * loader, and reads the program's memory only where the walk was told the stack lies.
+ * loader.  It never faults: each page of the stack is asked for with a harmless system call before
+ * its first word is read, and each frame must lie above the one before.
  */
 #ifndef SAMPLER_UNWIND_H
 #define SAMPLER_UNWIND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <ucontext.h>
@@ -19,30 +21,41 @@
 /* How a walk ended, kept with each stack so that incomplete ones can be counted and shown. */
 enum unwind_end {
 	UNWIND_COMPLETE = 0, /* at the thread's or the program's first frame */
-	UNWIND_DEPTH,        /* more than UNWIND_DEPTH_MAX frames: the innermost were kept */
+	UNWIND_DEPTH,        /* there are more frames: the innermost were kept */
 	UNWIND_NO_ROW,       /* an address that no table covers, and no frame pointer chain */
 	UNWIND_BAD_STACK,    /* the next frame would lie outside the stack */
 };
 
 /* The general registers of the sampled thread, by their DWARF numbers on this architecture. */
 struct unwind_regs {
-	uintptr_t pc, sp;
-	uintptr_t reg[17];
+	uintptr_t pc;
+	uintptr_t reg[16]; /* the stack pointer among them */
+	uint32_t valid;    /* bits: which of reg[] are known */
 };
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out);
 
 /*
  * Walk the calling thread's own stack from `regs`. `pcs` gets the exact pc first, then return
- * addresses; at most `max`. Async-signal-safe: no lock, no allocation, errno untouched. Memory that
- * is not there ends the walk with UNWIND_BAD_STACK, it never faults.
+ * addresses; at most `max`. Async-signal-safe: no lock, no allocation, errno untouched.
  */
 enum unwind_end unwind_walk_sigsafe(
 	const struct unwind_regs *regs, uintptr_t *pcs, size_t max, size_t *len);
 
-/* Compile tables for the objects loaded now and publish them. Server thread only. Called at
- * start and whenever the loader's counts have changed; cheap when nothing did. */
+/*
+ * Walk a copy of another thread's stack: `bytes` were copied from [address, address + size), where
+ * `address` is its stack pointer. Registers may be missing in regs->valid; the walk ends with
+ * UNWIND_NO_ROW where one would be needed.
+ */
+enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
+	uintptr_t *pcs, size_t max, size_t *len);
+
+/* Compile tables for what is mapped now and publish them. Server thread only. What was compiled
+ * before is kept; what was unmapped is dropped, once no walk can be reading it. */
 int unwind_refresh(struct err *err);
+
+/* Did a walk since the last refresh meet code without a table? Then something was loaded. */
+bool unwind_is_stale(void);
 
 /* Rows and bytes of the published tables, for the index page and the benchmarks. */
 void unwind_stats(size_t *rows, size_t *bytes);

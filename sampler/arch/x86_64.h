@@ -1,0 +1,51 @@
+/*
+ * x86_64.h - what the unwinder must know of this architecture.
+ */
+#ifndef SAMPLER_ARCH_X86_64_H
+#define SAMPLER_ARCH_X86_64_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+/* DWARF register numbers (System V ABI for x86-64, figure 3.36). */
+#define ARCH_REGS 16
+#define ARCH_FP   6
+#define ARCH_SP   7
+
+/* The general registers in the kernel's order (struct sigcontext), by DWARF number. */
+static const uint8_t arch_context_index[ARCH_REGS] = { REG_RAX, REG_RDX, REG_RCX, REG_RBX,
+	REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13,
+	REG_R14, REG_R15 };
+
+/* At __restore_rt the stack pointer stands at the kernel's struct ucontext. */
+#define ARCH_SIGNAL_GREGS offsetof(ucontext_t, uc_mcontext.gregs)
+
+/* A system call that leaves errno alone. */
+static inline long arch_syscall_sigsafe(long number, long a, long b, long c, long d)
+{
+	register long r10 __asm__("r10") = d;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+/*
+ * Can the 8 bytes at `address` be read? Asks the kernel to change the signal mask in a way that does
+ * not exist, with the new mask at that address: it copies the mask first (EFAULT when it cannot)
+ * and refuses then (EINVAL). Changes nothing, and every program may do it, sandboxed ones too.
+ */
+static inline bool arch_is_readable_sigsafe(uintptr_t address)
+{
+	/* A mask at address 0 would mean "none". */
+	return address >= 4096 &&
+	       arch_syscall_sigsafe(SYS_rt_sigprocmask, -1, (long)address, 0, 8) != -14;
+}
+
+#endif
