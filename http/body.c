@@ -12,6 +12,7 @@ enum {
 	TRAILER_LF,
 	LAST_LF,
 	ENDED,
+	BROKEN, /* refused once, refused for ever */
 };
 
 #define SIZE_DIGITS_MAX   15
@@ -81,9 +82,11 @@ static bool take_byte(struct http_body *body, char c)
 	case TRAILER_LF:
 		body->state = TRAILER_START;
 		return c == '\n';
-	default: /* LAST_LF */
+	case LAST_LF:
 		body->state = ENDED;
 		return c == '\n';
+	default: /* BROKEN */
+		return false;
 	}
 }
 
@@ -91,8 +94,10 @@ static enum http_result next_chunked(
 	struct http_body *body, struct sv in, size_t *used, struct sv *payload)
 {
 	while (*used < in.len && body->state != DATA && body->state != ENDED) {
-		if (!take_byte(body, in.ptr[*used]))
+		if (!take_byte(body, in.ptr[*used])) {
+			body->state = BROKEN;
 			return HTTP_BAD;
+		}
 		++*used;
 	}
 	if (body->state == ENDED)

@@ -88,7 +88,8 @@ enum http_framing {
 };
 
 struct http_response {
-	unsigned status; /* 200 to 599; a 1xx is skipped by the parser */
+	unsigned status;  /* 200 to 599; a 1xx is skipped by the parser */
+	struct sv reason; /* what stands behind the status; often empty */
 	enum http_framing framing;
 	uint64_t content_length;
 	size_t head_len;

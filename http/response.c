@@ -19,6 +19,7 @@ static const char *read_status_line(
 		return "forbidden byte in the status line";
 	*is_http10 = line.ptr[7] == '0';
 	response->status = status;
+	response->reason = sv_trim((struct sv){ line.ptr + 12, line.len - 12 });
 	return NULL;
 }
 

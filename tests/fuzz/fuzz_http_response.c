@@ -63,6 +63,7 @@ static enum http_result parse(struct sv bytes, bool to_head)
 	assert(response.fields_len <= HTTP_FIELDS_MAX);
 	head.len = response.head_len;
 	assert(!memchr(head.ptr, '\0', head.len));
+	check_inside(response.reason, head);
 	for (size_t i = 0; i < response.fields_len; i++) {
 		const struct http_field *field = &response.fields[i];
 

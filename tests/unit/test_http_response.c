@@ -79,6 +79,7 @@ static void test_head_request_has_no_body(void **state)
 		HTTP_DONE);
 	assert_int_equal(response.framing, HTTP_NO_BODY);
 	assert_int_equal(response.content_length, 5);
+	assert_true(sv_is(response.reason, SV("OK")));
 }
 
 static void test_too_large_a_head_is_bad(void **state)
@@ -116,6 +117,7 @@ static const struct {
 	{ "empty size", SV_INIT("\r\nabc\r\n"), HTTP_BAD, SV_INIT(""), 0 },
 	{ "LF alone", SV_INIT("3\nabc\n"), HTTP_BAD, SV_INIT(""), 0 },
 	{ "no CRLF after the data", SV_INIT("3\r\nabcd\r\n"), HTTP_BAD, SV_INIT("abc"), 0 },
+	{ "CR in the place of the last LF", SV_INIT("0\r\n\r\r\n"), HTTP_BAD, SV_INIT(""), 0 },
 	{ "size too long", SV_INIT("0000000000000003\r\nabc\r\n"), HTTP_BAD, SV_INIT(""), 0 },
 };
 
