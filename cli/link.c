@@ -66,11 +66,17 @@ static int read_server_name(struct link_to *to, const char *name, struct err *er
 	return 0;
 }
 
-int link_to_init(struct link_to *to, const struct settings *settings, struct err *err)
+int link_to_parse(struct link_to *to, const struct settings *settings, struct err *err)
 {
 	*to = (struct link_to){ 0 };
-	if (read_url(to, settings->url, err) ||
-		read_server_name(to, settings->server_name, err))
+	if (read_url(to, settings->url, err))
+		return -1;
+	return read_server_name(to, settings->server_name, err);
+}
+
+int link_to_init(struct link_to *to, const struct settings *settings, struct err *err)
+{
+	if (link_to_parse(to, settings, err))
 		return -1;
 	to->tls = SSL_CTX_new(TLS_client_method());
 	if (!to->tls)

@@ -28,7 +28,10 @@ struct link_to {
 	char authority[264]; /* the Host that it is asked by */
 };
 
-/* From url, ca, cert, key and server_name. To be freed with link_to_fini(), also on failure. */
+/* Set all but `tls`, from url and server_name: for who brings a TLS of his own. */
+int link_to_parse(struct link_to *to, const struct settings *settings, struct err *err);
+
+/* All, from url, ca, cert, key and server_name. To be freed with link_to_fini(), also on failure. */
 int link_to_init(struct link_to *to, const struct settings *settings, struct err *err);
 void link_to_fini(struct link_to *to);
 
