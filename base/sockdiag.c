@@ -56,8 +56,12 @@ static int read_answer(int netlink, uint32_t *uid)
 	if (answer.head.nlmsg_type == SOCK_DIAG_BY_FAMILY &&
 		len >= (ssize_t)NLMSG_LENGTH(sizeof(diag))) {
 		memcpy(&diag, NLMSG_DATA(&answer.head), sizeof(diag));
-		*uid = diag.idiag_uid;
-		return 0;
+		/* A socket that its process has closed is still there while it says goodbye, and
+		 * is shown with uid 0. It is nobody's, and above all not root's. */
+		if (diag.idiag_inode != 0) {
+			*uid = diag.idiag_uid;
+			return 0;
+		}
 	}
 	errno = ENOENT;
 	return -1;

@@ -11,7 +11,8 @@
 /*
  * The user that owns the socket whose own address is `local` and whose peer is `remote` (so for an
  * accepted connection's client, pass the addresses the other way round than this side sees them).
- * Both of family AF_INET or AF_INET6. -1 and errno when there is none or the kernel does not say.
+ * Both of family AF_INET or AF_INET6. -1 and errno when there is none, when its
+ * process has closed it, or when the kernel does not say.
  */
 int sockdiag_owner(const struct sockaddr_storage *local, const struct sockaddr_storage *remote,
 	uint32_t *uid);
