@@ -476,9 +476,12 @@ class Service(TempDir):
 
     def get(self, path, timeout=30):
         connection = http.client.HTTPConnection(self.address, timeout=timeout)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read())
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
 
     def log_text(self):
         return pathlib.Path(self.path("log")).read_text(errors="replace")
