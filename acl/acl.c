@@ -175,7 +175,7 @@ static bool reaches_beyond_loopback(const struct addr *key, unsigned len)
 int acl_add(struct acl *acl, enum acl_verdict side, struct sv net, struct err *err)
 {
 	struct addr key;
-	unsigned len;
+	unsigned len = 0;
 	uint32_t at;
 
 	if (parse_net(net, &key, &len, err))

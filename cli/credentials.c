@@ -10,8 +10,6 @@
 
 #define COMMAND_TOKEN_MS ((uint64_t)60 * 1000)
 
-extern char **environ;
-
 /* All of `fd` into `token`, without the line's end. */
 static int read_token(int fd, char token[static TOKEN_SIZE], const char *from, struct err *err)
 {

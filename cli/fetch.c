@@ -127,6 +127,7 @@ static int fetch_main(int argc, char **argv)
 	struct err err;
 	int option;
 
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	while ((option = getopt_long(argc, argv, SETTINGS_SHORT "s:o:", options, NULL)) != -1) {
 		if (option == 'o')
 			path = optarg;

@@ -84,10 +84,10 @@ static int parse_listen(
 
 static int open_listener(const char *text, char url[static URL_SIZE], struct err *err)
 {
-	struct sockaddr_storage at;
+	struct sockaddr_storage at = { 0 };
 	char host[ADDR_TEXT_SIZE];
 	struct addr addr;
-	socklen_t len;
+	socklen_t len = 0;
 	uint16_t port;
 	int on = 1;
 	int fd;
@@ -119,7 +119,7 @@ static void run_connection(struct proxy *proxy, int fd, pid_t parent)
 		_exit(0);
 	(void)close(proxy->listener);
 	(void)close(proxy->signals);
-	(void)sigprocmask(SIG_SETMASK, &proxy->before, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &proxy->before, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	forward_serve(&proxy->forward, fd);
 	_exit(0);
@@ -264,7 +264,7 @@ static int start_command(struct proxy *proxy, char **argv, const char *url)
 	}
 	if (proxy->command > 0)
 		return CLI_DONE;
-	(void)sigprocmask(SIG_SETMASK, &proxy->before, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &proxy->before, NULL);
 	(void)execvp(argv[0], argv);
 	rc = errno == ENOENT ? 127 : 126; /* as a shell would */
 	perror(argv[0]);
@@ -280,7 +280,7 @@ static int open_signals(struct proxy *proxy)
 	(void)sigaddset(&ours, SIGINT);
 	(void)sigaddset(&ours, SIGTERM);
 	(void)sigaddset(&ours, SIGHUP);
-	(void)sigprocmask(SIG_BLOCK, &ours, &proxy->before);
+	(void)pthread_sigmask(SIG_BLOCK, &ours, &proxy->before);
 	proxy->signals = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
 	return proxy->signals < 0 ? -1 : 0;
 }
@@ -334,6 +334,7 @@ static int forward_main(int argc, char **argv)
 	struct err err;
 	int option;
 
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	while ((option = getopt_long(argc, argv, "+" SETTINGS_SHORT, options, NULL)) != -1) {
 		if (option == 'l')
 			listen_at = optarg;

@@ -61,19 +61,16 @@ void output_abandon(struct output *output)
 
 int output_commit(struct output *output, bool replace, struct err *err)
 {
-	int rc = -1;
+	unsigned flags = replace ? 0 : RENAME_NOREPLACE;
+	int rc = 0;
 
-	if (output->temporary[0] == '\0')
-		rc = 0;
-	else if (fsync(output->fd))
-		(void)err_sys(err, "%s", output->path);
-	else if (renameat2(AT_FDCWD, output->temporary, AT_FDCWD, output->path,
-			 replace ? 0 : RENAME_NOREPLACE))
-		(void)err_sys(err, "%s", output->path);
-	else
-		rc = 0;
-	if (rc == 0)
-		output->temporary[0] = '\0';
+	if (output->temporary[0] != '\0') {
+		if (fsync(output->fd) ||
+			renameat2(AT_FDCWD, output->temporary, AT_FDCWD, output->path, flags))
+			rc = err_sys(err, "%s", output->path);
+		else
+			output->temporary[0] = '\0';
+	}
 	output_abandon(output);
 	return rc;
 }

@@ -9,6 +9,7 @@
 
 #include "acl/acl.h"
 
+/* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define NETS_MAX 64

@@ -8,6 +8,7 @@
 
 #include "http/body.h"
 
+/* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define INPUT_MAX 4096 /* less than the limit on trailers, which the plain reading has not */
@@ -37,58 +38,77 @@ static size_t line_end(struct sv in, size_t at, const char *allowed, bool *bad)
 	return 0;
 }
 
+/* The chunk's size in front; 0 and MORE or BAD when it is not (yet) one. */
+static size_t read_size(struct sv in, size_t at, uint64_t *size, struct reading *out)
+{
+	bool bad = false;
+	size_t next = line_end(in, at, "0123456789abcdefABCDEF", &bad);
+	char text[16] = { 0 };
+
+	/* One that is too long or empty is refused before its line is whole. */
+	for (size_t i = at; !bad && i < in.len && in.ptr[i] != '\r'; i++)
+		bad = i - at == 15;
+	bad = bad || (at < in.len && in.ptr[at] == '\r');
+	out->result = bad ? HTTP_BAD : HTTP_MORE;
+	if (bad || !next)
+		return 0;
+	memcpy(text, in.ptr + at, next - at - 2);
+	*size = strtoull(text, NULL, 16);
+	return next;
+}
+
+/* The position behind "\r\n"; 0 and MORE or BAD. */
+static size_t read_crlf(struct sv in, size_t at, struct reading *out)
+{
+	static const char want[] = "\r\n";
+	size_t len = in.len - at < 2 ? in.len - at : 2;
+
+	out->result = memcmp(in.ptr + at, want, len) == 0 ? HTTP_MORE : HTTP_BAD;
+	return out->result == HTTP_MORE && len == 2 ? at + 2 : 0;
+}
+
+static void read_trailers(struct sv in, size_t at, struct reading *out)
+{
+	bool bad = false;
+	size_t next = line_end(in, at, NULL, &bad);
+
+	for (; next && next - at > 2; next = line_end(in, at, NULL, &bad))
+		at = next;
+	out->result = bad ? HTTP_BAD : (next ? HTTP_DONE : HTTP_MORE);
+	out->used = next;
+}
+
 static void read_plainly(struct sv in, struct reading *out)
 {
+	uint64_t chunk;
 	size_t at = 0;
-	bool bad = false;
 
 	*out = (struct reading){ .result = HTTP_MORE };
 	for (;;) {
-		size_t next = line_end(in, at, "0123456789abcdefABCDEF", &bad);
-		size_t digits = next ? next - at - 2 : 0;
-		char text[17] = { 0 };
-		uint64_t chunk;
-
-		/* A size that is too long or empty is refused before its line is whole. */
-		for (size_t i = at; !bad && i < in.len && i - at <= 15 && in.ptr[i] != '\r';
-			i++)
-			bad = i - at == 15;
-		if (bad || (at < in.len && in.ptr[at] == '\r')) {
-			out->result = HTTP_BAD;
+		at = read_size(in, at, &chunk, out);
+		if (!at)
 			return;
-		}
-		if (!next)
-			return;
-		memcpy(text, in.ptr + at, digits);
-		chunk = strtoull(text, NULL, 16);
-		at = next;
 		if (chunk == 0)
 			break;
 		for (; chunk > 0 && at < in.len; chunk--)
 			out->body[out->body_len++] = (uint8_t)in.ptr[at++];
-		for (const char *end = "\r\n"; *end; end++, at++) {
-			if (at >= in.len)
-				return;
-			if (in.ptr[at] != *end) {
-				out->result = HTTP_BAD;
-				return;
-			}
-		}
+		at = read_crlf(in, at, out);
+		if (!at)
+			return;
 	}
-	for (;;) {
-		size_t next = line_end(in, at, NULL, &bad);
+	read_trailers(in, at, out);
+}
 
-		if (!next) {
-			out->result = bad ? HTTP_BAD : HTTP_MORE;
-			return;
-		}
-		if (next - at == 2) {
-			out->result = HTTP_DONE;
-			out->used = next;
-			return;
-		}
-		at = next;
-	}
+/* What one call gave lies inside what it was given, and is what is wanted there. */
+static size_t check_payload(
+	struct sv rest, size_t used, struct sv payload, const struct reading *want, size_t got)
+{
+	if (payload.len == 0)
+		return got;
+	assert(payload.ptr >= rest.ptr && payload.ptr + payload.len <= rest.ptr + used);
+	assert(got + payload.len <= want->body_len);
+	assert(memcmp(want->body + got, payload.ptr, payload.len) == 0);
+	return got + payload.len;
 }
 
 static void check_in_pieces(struct sv in, size_t piece, const struct reading *want)
@@ -107,15 +127,8 @@ static void check_in_pieces(struct sv in, size_t piece, const struct reading *wa
 		result = http_body_next(&body, rest, &used, &payload);
 		assert(used <= rest.len && payload.len <= used);
 		assert(result != HTTP_MORE || used > 0);
-		if (result != HTTP_BAD) {
-			assert(payload.len == 0 ||
-				(payload.ptr >= rest.ptr &&
-					payload.ptr + payload.len <= rest.ptr + used));
-			assert(got + payload.len <= want->body_len);
-			assert(payload.len == 0 ||
-				memcmp(want->body + got, payload.ptr, payload.len) == 0);
-			got += payload.len;
-		}
+		if (result != HTTP_BAD)
+			got = check_payload(rest, used, payload, want, got);
 		at += used;
 	}
 	assert(result == want->result);

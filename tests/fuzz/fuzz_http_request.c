@@ -7,6 +7,7 @@
 
 #include "http/head.h"
 
+/* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct http_policy strict = {
@@ -45,6 +46,21 @@ static void check_lines(struct sv head, size_t fields_len)
 	assert(lines == fields_len + 2);
 }
 
+static void check_fields(struct sv head, const struct http_request *request)
+{
+	for (size_t i = 0; i < request->fields_len; i++) {
+		const struct http_field *field = &request->fields[i];
+
+		check_inside(field->name, head);
+		check_inside(field->value, head);
+		assert(field->name.len > 0);
+		assert(field->name.ptr[-1] == '\n' && field->name.ptr[field->name.len] == ':');
+		assert(!memchr(field->name.ptr, '_', field->name.len));
+		assert(!memchr(field->name.ptr, ' ', field->name.len));
+		assert(!memchr(field->value.ptr, '\r', field->value.len));
+	}
+}
+
 static void check_accepted(
 	struct sv bytes, const struct http_policy *policy, const struct http_request *request)
 {
@@ -71,17 +87,7 @@ static void check_accepted(
 	assert(!http_request_field(request, SV("Transfer-Encoding"), &value));
 	assert(!http_request_field(request, SV("Upgrade"), &value));
 	assert(request->minor_version == 0 || http_request_field(request, SV("HOST"), &value));
-	for (size_t i = 0; i < request->fields_len; i++) {
-		const struct http_field *field = &request->fields[i];
-
-		check_inside(field->name, head);
-		check_inside(field->value, head);
-		assert(field->name.len > 0);
-		assert(field->name.ptr[-1] == '\n' && field->name.ptr[field->name.len] == ':');
-		assert(!memchr(field->name.ptr, '_', field->name.len));
-		assert(!memchr(field->name.ptr, ' ', field->name.len));
-		assert(!memchr(field->value.ptr, '\r', field->value.len));
-	}
+	check_fields(head, request);
 }
 
 static enum http_result parse(struct sv bytes, const struct http_policy *policy)

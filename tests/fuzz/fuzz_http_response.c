@@ -7,6 +7,7 @@
 
 #include "http/head.h"
 
+/* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define HEAD_BYTES 512
