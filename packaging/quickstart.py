@@ -1,0 +1,466 @@
+"""What ./quickstart does once the packages are there. Python's standard library only.
+
+Every step says what it does and how it went; what this build does not have yet is left out and said.
+"""
+import argparse
+import base64
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TOKEN_SECONDS = 3000
+PROFILE_SECONDS = 3
+TERMINAL = sys.stdout.isatty()
+
+
+class Failed(Exception):
+    pass
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def step(text):
+    say(f"\n== {text}")
+
+
+def command(*words, env=None, seconds=120, check=True):
+    """Run to the end, show what was typed; the CompletedProcess."""
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=env, timeout=seconds, check=False)
+    if check and done.returncode:
+        raise Failed(f"{' '.join(map(str, words))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, what, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failed(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+def build(root):
+    """The release preset, its progress on one line of a terminal."""
+    log = root / "build" / "quickstart.log"
+    log.parent.mkdir(exist_ok=True)
+    env = dict(os.environ)
+    if shutil.which("ccache"):
+        env.setdefault("CMAKE_C_COMPILER_LAUNCHER", "ccache")
+    with open(log, "w") as out:
+        for words in (["cmake", "--preset", "release"],
+                      ["cmake", "--build", "--preset", "release", "-j", str(os.cpu_count() or 1)]):
+            process = subprocess.Popen(words, cwd=root, env=env, text=True, stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT)
+            shown = -10
+            for line in process.stdout:
+                out.write(line)
+                match = re.match(r"\[ *(\d+)%\]", line)
+                if match and (TERMINAL or int(match.group(1)) >= shown + 20):
+                    shown = int(match.group(1))
+                    print(f"   {shown:3d} %", end="\r" if TERMINAL else "\n", flush=True)
+            if process.wait():
+                out.flush()
+                tail = "".join(open(log).readlines()[-30:])
+                raise Failed(f"{' '.join(words)} failed; the whole log is {log}:\n{tail}")
+
+
+# ---- keys
+
+
+def openssl(*words, stdin=None):
+    done = subprocess.run(["openssl", *map(str, words)], input=stdin, capture_output=True, check=False)
+    if done.returncode:
+        raise Failed(f"openssl {words[0]}: {done.stderr.decode()}")
+    return done.stdout
+
+
+def new_key(path):
+    openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
+    path.chmod(0o600)
+
+
+def make_certificates(folder):
+    """A throw-away authority; a server's and a client's certificate of it; the key that signs tokens."""
+    new_key(folder / "ca.key")
+    openssl("req", "-x509", "-new", "-key", folder / "ca.key", "-out", folder / "ca.pem", "-days", "30", "-subj",
+            "/CN=Postern quickstart", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    for name, purpose, san in (("server", "serverAuth", "DNS:localhost,IP:127.0.0.1,IP:::1"),
+                               ("client", "clientAuth", "URI:spiffe://quickstart.local/oncall/you")):
+        key, request, extensions = (folder / f"{name}.{kind}" for kind in ("key", "csr", "ext"))
+        new_key(key)
+        extensions.write_text(f"extendedKeyUsage={purpose}\nsubjectAltName={san}\nbasicConstraints=CA:FALSE\n")
+        openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
+        openssl("x509", "-req", "-in", request, "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key",
+                "-CAcreateserial", "-days", "30", "-extfile", extensions, "-out", folder / f"{name}.pem")
+        request.unlink()
+        extensions.unlink()
+    new_key(folder / "jwt.key")
+    openssl("pkey", "-in", folder / "jwt.key", "-pubout", "-out", folder / "jwt.pub.pem")
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def issue_token(folder):
+    """An ES256 token, good for TOKEN_SECONDS, in the file `token`."""
+    now = int(time.time())
+    parts = ({"alg": "ES256", "typ": "JWT"},
+             {"iss": "https://quickstart.local", "aud": "postern", "sub": "you", "scope": "pprof:read",
+              "iat": now, "exp": now + TOKEN_SECONDS})
+    signed = ".".join(base64url(json.dumps(part).encode()) for part in parts)
+    der = openssl("dgst", "-sha256", "-sign", folder / "jwt.key", stdin=signed.encode())
+    at, numbers = 2, b""
+    for _ in range(2):  # SEQUENCE { INTEGER r, INTEGER s }; a token has them side by side
+        size = der[at + 1]
+        numbers += int.from_bytes(der[at + 2:at + 2 + size], "big").to_bytes(32, "big")
+        at += 2 + size
+    write_secret(folder / "token", f"{signed}.{base64url(numbers)}\n")
+
+
+def write_secret(path, text):
+    new = path.with_name(path.name + ".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    new.rename(path)
+
+
+CONFIGURATION = """# Made by ./quickstart: the gate in front of two services on this machine.
+gateway = {{ listen = [ "127.0.0.1:{port}" ]; runtime_dir = "{dir}"; drain = "5s"{user} }};
+tls = {{ certificate = "{dir}/server.pem"; key = "{dir}/server.key"; client_ca = "{dir}/ca.pem" }};
+access = {{ ttl = "15m" }};
+admin = {{ socket = "{dir}/admin.sock" }};
+jwt = (
+  {{ issuer = "https://quickstart.local"; audience = "postern"; algorithms = [ "ES256" ];
+    key_file = "{dir}/jwt.pub.pem" }}
+);
+grants = (
+  {{ match = {{ scope = "pprof:read" }}; targets = [ "*" ]; profiles = [ "*", "symbol", "cmdline" ] }},
+  {{ match = {{ method = "mtls"; san = "URI:spiffe://quickstart.local/oncall/*" }};
+    targets = [ "*" ]; profiles = [ "*", "symbol", "cmdline" ]; max_seconds = 120 }}
+);
+audit = {{ file = "{dir}/audit.jsonl" }};
+targets = ( {targets} );
+"""
+
+
+class Quickstart:
+    def __init__(self, root, arguments):
+        self.root, self.once = root, arguments.once
+        self.bin = root / "build" / "release" / "bin"
+        self.dir = pathlib.Path(arguments.dir).absolute() if arguments.dir else root / "run" / "quickstart"
+        self.port = arguments.port or free_port()
+        self.processes, self.left_out, self.failed, self.ports, self.targets = [], [], [], {}, []
+
+    # -- what this build has
+
+    def has(self, name):
+        return (self.bin / name).exists()
+
+    def commands(self):
+        said = command(self.bin / "postern", "help").stdout
+        return set(re.findall(r"^  (\w+) ", said, re.M))
+
+    def leave_out(self, what):
+        self.left_out.append(what)
+        say(f"   left out, not built: {what}")
+
+    # -- processes
+
+    def start(self, name, *words, env=None, cwd=None):
+        log = open(self.dir / f"{name}.log", "w")
+        process = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd,
+                                   env={**os.environ, **(env or {})}, start_new_session=True)
+        self.processes.append((name, process))
+        return process
+
+    def log_of(self, name):
+        return (self.dir / f"{name}.log").read_text(errors="replace")
+
+    def wait_listening(self, name, process):
+        wait_for(lambda: "listening on" in self.log_of(name) or process.poll() is not None, name)
+        match = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log_of(name))
+        if not match:
+            raise Failed(f"{name} ended: {self.log_of(name)}")
+        return int(match.group(1))
+
+    def stop(self):
+        for name, process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                say(f"   {name} did not end by SIGTERM")
+                self.failed.append(f"ending {name}")
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                process.wait()
+        self.processes.clear()
+
+    # -- the steps
+
+    def start_services(self):
+        pprof = free_port()
+        if "exec" in self.commands():
+            words = [self.bin / "postern", "exec", "--name", "vtp", "--listen", f"127.0.0.1:{pprof}", "--",
+                     self.bin / "vtp-demo", "--load", "20", "--hot"]
+        else:
+            words = [self.bin / "vtp-demo", "--load", "20", "--hot"]
+            self.leave_out("postern exec (the demo runs without the sampler)")
+        demo = self.start("vtp-demo", *words)
+        self.ports["vtp"] = self.wait_listening("vtp-demo", demo)
+        say(f"   vtp-demo   http://127.0.0.1:{self.ports['vtp']}/api/v1/courses")
+        if "exec" in self.commands():
+            wait_for(lambda: answers(pprof), "the sampler in vtp-demo")
+            self.ports["vtp-pprof"] = pprof
+            self.targets.append(f'{{ name = "vtp"; address = "127.0.0.1:{pprof}"; default = true }}')
+            say(f"   its sampler http://127.0.0.1:{pprof}/debug/pprof/")
+        if not self.has("go-server"):
+            self.leave_out("the Go server (no `go` on this machine)")
+            return
+        server = self.start("go-server", self.bin / "go-server")
+        self.ports["go"] = self.wait_listening("go-server", server)
+        self.targets.append(f'{{ name = "go"; address = "127.0.0.1:{self.ports["go"]}"'
+                            f'{"" if "vtp-pprof" in self.ports else "; default = true"} }}')
+        say(f"   go-server  http://127.0.0.1:{self.ports['go']}/debug/pprof/")
+
+    def start_gate(self):
+        conf = self.dir / "postern.conf"
+        user = '; user = "nobody"' if os.geteuid() == 0 else ""
+        conf.write_text(CONFIGURATION.format(port=self.port, dir=self.dir, user=user, targets=", ".join(self.targets)))
+        conf.chmod(0o600)
+        self.gate = self.start("posternd", self.bin / "posternd", "-c", conf)
+        wait_for(lambda: (self.dir / "admin.sock").exists() or self.gate.poll() is not None, "posternd")
+        if self.gate.poll() is not None:
+            raise Failed(f"posternd ended: {self.log_of('posternd')}")
+        (self.dir / "posternd.pid").write_text(f"{self.gate.pid}\n")
+        self.ports["gateway"] = self.port
+        say(f"   posternd {self.gate.pid}, closed: nothing listens on 127.0.0.1:{self.port} yet")
+        if answers(self.port):
+            raise Failed(f"something answers on port {self.port} while access is closed")
+
+    def env(self):
+        return {"POSTERN_URL": f"https://127.0.0.1:{self.port}", "POSTERN_CA": f"{self.dir}/ca.pem",
+                "POSTERN_ADMIN": f"{self.dir}/admin.sock"}
+
+    def token_env(self):
+        return {**self.env(), "POSTERN_TOKEN_FILE": f"{self.dir}/token"}
+
+    def cert_env(self):
+        return {**self.env(), "POSTERN_CERT": f"{self.dir}/client.pem", "POSTERN_KEY": f"{self.dir}/client.key"}
+
+    def write_files(self):
+        (self.dir / "ports.json").write_text(json.dumps(self.ports, indent=2) + "\n")
+        lines = [f"export {k}={v!r}" for k, v in {**self.token_env(), **self.cert_env()}.items()]
+        lines.append(f"export PATH={str(self.bin)!r}:$PATH")
+        (self.dir / "env").write_text("# to be read by a shell: . env\n" + "\n".join(lines) + "\n")
+
+    def postern(self, *words, env=None):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("POSTERN_")}
+        return command(self.bin / "postern", *words, env={**clean, **(env or self.env())})
+
+    def fetch(self, target, profile, env, name, *words):
+        file = self.dir / name
+        file.unlink(missing_ok=True)
+        self.postern("fetch", *words, "-o", file, f"{target}/{profile}", env=env)
+        say(f"   {name}: {file.stat().st_size} bytes")
+        return file
+
+    def show_top(self, file, wanted=None):
+        said = self.postern("top", "-nodecount=8", file).stdout
+        rows = said.splitlines()
+        say("\n".join("   " + row for row in rows))
+        if wanted and not any(wanted in row for row in rows):
+            raise Failed(f"{file.name} does not name {wanted}")
+
+    HOT = {"vtp": "hot_transcode", "go": "main.hotFingerprint"}
+
+    def profile_through_gate(self):
+        names = [name for name in ("vtp", "go") if f'name = "{name}"' in " ".join(self.targets)]
+        for how, env in (("a token", self.token_env()), ("a client certificate", self.cert_env())):
+            step(f"CPU profiles over TLS, {PROFILE_SECONDS} s, with {how}")
+            kind = "token" if how == "a token" else "cert"
+            files = [(name, self.fetch(name, "profile", env, f"{name}-cpu-{kind}.pb.gz", "--seconds", PROFILE_SECONDS))
+                     for name in names]
+            for name, file in files:
+                say()
+                self.show_top(file, self.HOT[name])
+            if "go" in names:
+                step(f"A heap profile of the Go server, with {how}")
+                self.show_top(self.fetch("go", "heap", env, f"go-heap-{kind}.pb.gz"))
+
+    def show_refusals(self):
+        step("What a stranger gets: neither token nor certificate")
+        url = f"https://127.0.0.1:{self.port}/debug/pprof/heap"
+        done = command("curl", "-sS", "-i", "--noproxy", "*", "--cacert", self.dir / "ca.pem", url, check=False)
+        say(f"   $ curl --cacert ca.pem {url}")
+        say("\n".join("   " + line for line in done.stdout.splitlines()))
+        if " 401 " not in done.stdout.split("\n", 1)[0]:
+            raise Failed(f"a stranger must get 401, got: {done.stdout}{done.stderr}")
+
+    def check_audit(self):
+        step("The audit log")
+        for line in (self.dir / "audit.jsonl").read_text().splitlines()[-4:]:
+            record = json.loads(line)
+            words = [str(record.get(k)) for k in ("seq", "event", "target", "path", "status", "reason") if k in record]
+            say("   " + "  ".join(words))
+        if "audit" in self.commands():
+            say("   " + self.postern("audit", "verify", self.dir / "audit.jsonl").stdout.strip())
+        else:
+            self.leave_out("postern audit verify")
+
+    def open_access(self):
+        step("Opening access for 15 minutes")
+        say("   " + self.postern("open", "--ttl", "15m", "--reason", "quickstart").stdout.strip())
+        wait_for(lambda: answers(self.port), "the gate's port")
+
+    def profile_directly(self):
+        """Without a gate: what the services answer themselves, on loopback."""
+        for name, port in (("vtp", self.ports.get("vtp-pprof")), ("go", self.ports.get("go"))):
+            if not port:
+                continue
+            step(f"CPU profile of {name}, {PROFILE_SECONDS} s, on loopback")
+            file = self.dir / f"{name}-cpu.pb.gz"
+            file.write_bytes(get(port, f"/debug/pprof/profile?seconds={PROFILE_SECONDS}"))
+            self.show_top(file, self.HOT[name])
+
+    def attempt(self, method):
+        """One step; a failed one is told and remembered, the others go on."""
+        try:
+            method()
+            return True
+        except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as why:
+            say(f"   FAILED: {why}")
+            self.failed.append(str(why).splitlines()[0])
+            return False
+
+    def run(self):
+        step("Building (release)")
+        build(self.root)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.dir.chmod(0o755 if os.geteuid() == 0 else 0o700)
+        for old in ("admin.sock", "audit.jsonl", "posternd.pid"):
+            (self.dir / old).unlink(missing_ok=True)
+        step(f"Throw-away certificates and a signing key in {self.dir}")
+        make_certificates(self.dir)
+        issue_token(self.dir)
+        step("Two services")
+        self.start_services()
+        if not self.has("posternd"):
+            self.leave_out("the gate")
+            self.attempt(self.profile_directly)
+        else:
+            step("The gate")
+            if self.attempt(self.start_gate):
+                self.write_files()
+                if self.attempt(self.open_access):
+                    self.attempt(self.profile_through_gate)
+                    self.attempt(self.show_refusals)
+                self.attempt(self.check_audit)
+        self.write_files()
+        step("What to type next")
+        say(self.next_words())
+
+    def next_words(self):
+        if "gateway" not in self.ports:
+            return "\n".join(f"   {self.bin}/postern top {self.dir}/{name}-cpu.pb.gz" for name in self.HOT
+                             if (self.dir / f"{name}-cpu.pb.gz").exists())
+        return (f"   . {self.dir}/env\n"
+                "   postern status\n"
+                "   postern fetch --seconds 10 vtp/profile -o cpu.pb.gz && postern top cpu.pb.gz\n"
+                "   postern forward -- go tool pprof -top '{url}/targets/go/debug/pprof/heap'\n"
+                f"   curl http://127.0.0.1:{self.ports['vtp']}/switch/slow-query/on\n"
+                f"   postern close; curl --cacert {self.dir}/ca.pem $POSTERN_URL/   # refused by the kernel")
+
+    def stay(self):
+        say("\nUp until Ctrl-C.")
+        renewed = time.monotonic()
+        while True:
+            time.sleep(1)
+            for name, process in self.processes:
+                if process.poll() is not None:
+                    raise Failed(f"{name} ended with {process.returncode}: {self.log_of(name)[-2000:]}")
+            if time.monotonic() > renewed + TOKEN_SECONDS / 2:
+                issue_token(self.dir)
+                renewed = time.monotonic()
+
+
+def answers(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except OSError:
+        return False
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise Failed(f"{path} on port {port}: {answer.status} {body[:200]!r}")
+    return body
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="quickstart")
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--dir")
+    parser.add_argument("--port", type=int)
+    quickstart = Quickstart(root, parser.parse_args(sys.argv[2:]))
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    code = 0
+    try:
+        quickstart.run()
+        if not quickstart.once:
+            quickstart.stay()
+    except KeyboardInterrupt:
+        say("\nEnding.")
+        code = 130 if quickstart.once else 0
+    except (Failed, OSError, subprocess.TimeoutExpired) as why:
+        say(f"   FAILED: {why}")
+        code = 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        quickstart.stop()
+    if quickstart.left_out:
+        say(f"\nLeft out: {', '.join(quickstart.left_out)}")
+    if quickstart.failed:
+        say("\nFAILED: " + "\n        ".join(quickstart.failed))
+        code = code or 1
+    elif code == 0 and quickstart.once:
+        say("\nEvery step worked.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
