@@ -49,8 +49,8 @@ struct program {
 	const struct cie *cie;
 	struct state now, initial, remembered[REMEMBER_MAX];
 	size_t remembered_len;
-	uint64_t pc, base;
-	struct row_list *out;
+	uint64_t pc, limit, base;
+	struct row_list *out; /* NULL in the CIE's part: what that sets up holds everywhere */
 };
 
 /* Pointer encodings (LSB section 10.5.1): the forms and applications that occur on Linux. */
@@ -107,13 +107,6 @@ static struct cursor open_record(const struct eh_frame *frame, size_t offset)
 	if (cursor.broken)
 		return cursor;
 	return cursor_sub(&cursor, len);
-}
-
-size_t eh_frame_next(const struct eh_frame *frame, size_t offset)
-{
-	struct cursor record = open_record(frame, offset);
-
-	return record.broken ? 0 : (size_t)(record.end - frame->bytes);
 }
 
 static bool read_augmentation(struct cursor *cursor, const struct eh_frame *frame,
@@ -284,19 +277,16 @@ static struct unwind_row row_of(const struct program *program)
 	return row;
 }
 
-/* Rows come sorted by pc; one that would go back is left out. */
+static bool is_same(const struct unwind_row *a, const struct unwind_row *b)
+{
+	return a->kind == b->kind && a->cfa == b->cfa && a->rbp == b->rbp;
+}
+
 static void append(struct row_list *list, struct unwind_row row)
 {
-	struct unwind_row *last = list->len ? &list->rows[list->len - 1] : NULL;
-
-	if (last && row.pc < last->pc)
-		return;
-
-	if (last && last->pc == row.pc) {
-		*last = row; /* nothing lies between the two */
-		return;
-	}
-	if (last && last->kind == row.kind && last->cfa == row.cfa && last->rbp == row.rbp)
+	if (list->len > 0 && list->rows[list->len - 1].pc == row.pc)
+		list->len--; /* no instruction lies between the two */
+	if (list->len > 0 && is_same(&list->rows[list->len - 1], &row))
 		return;
 	if (list->len == list->max) {
 		list->full = true;
@@ -313,13 +303,21 @@ static void emit(struct program *program)
 	append(program->out, row);
 }
 
+static bool move_to(struct program *program, uint64_t pc)
+{
+	if (!program->out)
+		return true;
+	if (pc < program->pc || pc > program->limit)
+		return false;
+	if (pc > program->pc)
+		emit(program);
+	program->pc = pc;
+	return true;
+}
+
 static bool advance(struct program *program, uint64_t delta)
 {
-	if (program->out) {
-		emit(program);
-		program->pc += delta * program->cie->code_factor;
-	}
-	return true;
+	return move_to(program, program->pc + delta * program->cie->code_factor);
 }
 
 /* The instructions whose operand is in the low six bits of the opcode. */
@@ -425,11 +423,8 @@ static bool run_other(struct program *program, struct cursor *cursor, uint8_t op
 	case 0x00: /* nop */
 		return true;
 	case 0x01: /* set_loc */
-		if (!program->out)
-			return false;
-		emit(program);
-		program->pc = read_pointer(cursor, program->cie->pointer_encoding, frame);
-		return true;
+		return move_to(
+			program, read_pointer(cursor, program->cie->pointer_encoding, frame));
 	case 0x02: /* advance_loc1 */
 		return advance(program, cursor_u8(cursor));
 	case 0x03: /* advance_loc2 */
@@ -475,52 +470,54 @@ static bool run(struct program *program, struct cursor cursor, const struct eh_f
 }
 
 static bool compile(const struct eh_frame *frame, const struct cie *cie,
-	struct cursor instructions, uint64_t start, uint64_t limit, struct row_list *out)
+	struct cursor instructions, const struct eh_frame_range *range, struct row_list *out)
 {
 	struct program program = {
 		.cie = cie,
 		.now = { .reg = REG_RSP, .offset = 8, .ra = { RULE_AT_CFA, -8 } },
 		.base = frame->base,
-		.pc = start,
+		.pc = range->start,
+		.limit = range->limit,
 	};
 	size_t len = out->len;
 	struct unwind_row last = len ? out->rows[len - 1] : (struct unwind_row){ 0 };
 
-	/* What the CIE sets up holds for the whole function: no rows from it. */
 	if (!run(&program, cie->instructions, frame))
 		return false;
 	program.initial = program.now;
 	program.out = out;
-	if (!run(&program, instructions, frame) || program.pc < start || program.pc > limit) {
+	if (!run(&program, instructions, frame)) {
 		out->len = len;
 		if (len)
 			out->rows[len - 1] = last;
 		return false;
 	}
-	if (program.pc < limit)
+	if (program.pc < range->limit)
 		emit(&program);
-	append(out,
-		(struct unwind_row){ .pc = (uint32_t)(limit - frame->base), .kind = ROW_NONE });
+	append(out, (struct unwind_row){
+			    .pc = (uint32_t)(range->limit - frame->base), .kind = ROW_NONE });
 	return true;
 }
 
 bool eh_frame_compile_one(const struct eh_frame *frame, size_t offset, struct row_list *out,
-	uint64_t *start, uint64_t *limit)
+	struct eh_frame_range *range)
 {
 	struct cursor cursor = open_record(frame, offset);
 	size_t pointer_at = (size_t)(cursor.at - frame->bytes);
 	uint32_t back = cursor_u32(&cursor);
+	uint64_t start, limit;
 	struct cie cie;
 
 	if (cursor.broken || back == 0 || back > pointer_at ||
 		!read_cie(frame, pointer_at - back, &cie))
 		return false;
-	*start = read_pointer(&cursor, cie.pointer_encoding, frame);
-	*limit = *start + read_pointer(&cursor, cie.pointer_encoding & 0x0f, frame);
+	start = read_pointer(&cursor, cie.pointer_encoding, frame);
+	limit = start + read_pointer(&cursor, cie.pointer_encoding & 0x0f, frame);
 	if (cie.has_augmentation)
 		(void)cursor_sub(&cursor, cursor_uleb(&cursor));
-	if (cursor.broken || *start < frame->text_start || *limit > frame->text_limit ||
-		*limit <= *start || *limit - frame->base > ROW_PC_MAX)
+	if (cursor.broken || start < range->start || start < frame->text_start ||
+		limit > frame->text_limit || limit <= start || limit - frame->base > ROW_PC_MAX)
 		return false;
-	return compile(frame, &cie, cursor, *start, *limit, out);
+	*range = (struct eh_frame_range){ start, limit };
+	return compile(frame, &cie, cursor, range, out);
 }

@@ -53,15 +53,18 @@ struct eh_frame {
 	uint64_t text_start, text_limit; /* functions outside are left out */
 };
 
+/* The code that one entry is about. */
+struct eh_frame_range {
+	uint64_t start, limit;
+};
+
 /*
- * Compile the one entry (FDE) at `offset`, appending its rows and a ROW_NONE row at its end.
- * `*start` and `*limit` get its range. False when it is no FDE, broken, or outside of the text;
- * what was appended is taken back then.
+ * Compile the one entry (FDE) at `offset`, appending its rows and a ROW_NONE row at its end; rows
+ * stay sorted. `range->start` comes in as the lowest address that is still wanted; the entry's own
+ * range goes out. False when it is no FDE, broken, lower, or outside of the text: `out` is as
+ * before then.
  */
 bool eh_frame_compile_one(const struct eh_frame *frame, size_t offset, struct row_list *out,
-	uint64_t *start, uint64_t *limit);
-
-/* The offset of the entry after the one at `offset`; 0 at the end or when it is broken. */
-size_t eh_frame_next(const struct eh_frame *frame, size_t offset);
+	struct eh_frame_range *range);
 
 #endif

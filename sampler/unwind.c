@@ -1,26 +1,46 @@
 #include "sampler/unwind.h"
 
-#include <string.h>
-
 #include "sampler/arch/x86_64.h"
 #include "sampler/unwind_table.h"
 
-#define PAGE      ((uintptr_t)4096)
-#define FRAME_MAX ((uintptr_t)16 << 20) /* a larger step is taken for a broken one */
+#define PAGE          ((uintptr_t)4096)
+#define FRAME_MAX     ((uintptr_t)16 << 20) /* a larger step is taken for a broken one */
+#define PROBES_MAX    64
+#define GAP_MAX       (16 * PAGE) /* what a large frame may skip */
+#define SIGNALS_MAX   8 /* signal frames may lead to any stack, but not around for ever */
+#define ALL_REGISTERS ((1U << ARCH_REGS) - 1)
 
 /*
- * The part of a stack that may be read: [low, high).  On the thread's own stack `high` moves up page
- * by page as the kernel says that the next one is there; a copy of another's has what it has.
+ * How a walk reads the stack without ever faulting, and without a handler for SIGSEGV.
+ *
+ * A page is read only when it is known to be there.  Known for good is the thread's own stack from
+ * `low` up to `high`, which two things make safe to remember: its upper end is an address that lives
+ * as long as the stack itself (the thread's control block, or the random bytes that the kernel put
+ * above the first thread's first frame), and every page between was once seen to be there.  A stack
+ * is not unmapped under its own thread.  So an ordinary thread asks the kernel once for each page
+ * that its stack grows by, and then never again.  Everything else (coroutines, alternate signal
+ * stacks, a stack pointer gone wild) is asked for page by page in every walk, PROBES_MAX at most.
+ *
+ * Initial-exec, because the dynamic model may allocate when a handler is the first to touch it.
  */
+static _Thread_local struct {
+	uintptr_t low, high;
+} own_stack __attribute__((tls_model("initial-exec")));
+
+/* The part of a stack that may be read: [low, high). Multiples of 8. */
 struct window {
 	uintptr_t low, high;
-	const char *bytes; /* NULL: the memory itself; else a copy, bytes[0] was at low */
+	uintptr_t shift; /* from an address to where its bytes are: not 0 for a copy */
+	uintptr_t top;   /* the upper end of the calling thread's own stack; 0 for a copy */
+	unsigned probes;
 };
 
 struct walk {
 	struct unwind_regs regs;
 	struct window stack;
 	const struct table_set *set;
+	const struct table *table; /* of the last look-up */
+	unsigned signals;
 	bool pc_is_exact; /* else it is a return address, and its call is what counts */
 };
 
@@ -29,31 +49,79 @@ void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_
 	for (size_t i = 0; i < ARCH_REGS; i++)
 		out->reg[i] = (uintptr_t)context->uc_mcontext.gregs[arch_context_index[i]];
 	out->pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
-	out->valid = (1U << ARCH_REGS) - 1;
+	out->valid = ALL_REGISTERS;
 }
 
-static bool extend_sigsafe(struct window *stack, uintptr_t limit)
+/* Extend the known bytes without a hole up to `to`. */
+static bool extend_sigsafe(struct window *stack, uintptr_t to)
 {
-	if (stack->bytes)
+	if (stack->low == stack->high || to - stack->high > GAP_MAX)
 		return false;
-	while (stack->high < limit) {
-		if (!arch_is_readable_sigsafe(stack->high))
+	while (stack->high < to) {
+		if (++stack->probes > PROBES_MAX || !arch_is_readable_sigsafe(stack->high))
 			return false;
 		stack->high += PAGE;
 	}
 	return true;
 }
 
-static bool load_sigsafe(struct window *stack, uintptr_t address, uintptr_t *out)
+static bool is_own_sigsafe(const struct window *stack, uintptr_t address)
 {
-	if (address < stack->low || address > UINTPTR_MAX - 2 * PAGE || address % 8 != 0)
+	return own_stack.high == stack->top && address >= own_stack.low && address < stack->top;
+}
+
+/* Make the aligned word at `address` known, if it is there. */
+static __attribute__((noinline)) bool learn_sigsafe(struct window *stack, uintptr_t address)
+{
+	uintptr_t page = address & ~(PAGE - 1);
+
+	if (stack->shift)
 		return false;
-	if (address + 8 > stack->high && !extend_sigsafe(stack, address + 8))
+	if (is_own_sigsafe(stack, address)) {
+		/* Having come up from below to what is known: now that is known too. */
+		if (stack->low < own_stack.low && stack->high <= own_stack.low &&
+			extend_sigsafe(stack, own_stack.low))
+			own_stack.low = stack->low;
+		stack->low = own_stack.low;
+		stack->high = own_stack.high;
+		return true;
+	}
+	if (page >= stack->high && extend_sigsafe(stack, page + PAGE))
+		return true;
+	if (++stack->probes > PROBES_MAX || !arch_is_readable_sigsafe(page))
 		return false;
-	if (stack->bytes)
-		memcpy(out, stack->bytes + (address - stack->low), sizeof(*out));
-	else
-		*out = *(const uintptr_t *)address; /* NOLINT(performance-no-int-to-ptr) */
+	stack->low = page;
+	stack->high = page + PAGE;
+	return true;
+}
+
+/* After a walk that came near the upper end of the thread's own stack: remember that all of it is
+ * there. */
+static void remember_sigsafe(struct window *stack)
+{
+	uintptr_t limit = (stack->top & ~(PAGE - 1)) + PAGE;
+
+	if (own_stack.high == stack->top || stack->low >= stack->top || stack->high > limit ||
+		!extend_sigsafe(stack, limit))
+		return;
+	own_stack.high = 0; /* a handler on top of this one must not see half of it */
+	atomic_signal_fence(memory_order_seq_cst);
+	own_stack.low = stack->low;
+	atomic_signal_fence(memory_order_seq_cst);
+	own_stack.high = stack->top;
+}
+
+/* A word of the program's memory; whatever stands there, the sanitizers' fences included. */
+__attribute__((no_sanitize("address", "thread"))) static inline bool load_sigsafe(
+	struct window *stack, uintptr_t address, uintptr_t *out)
+{
+	typedef uintptr_t word __attribute__((aligned(1), may_alias));
+
+	if (address % sizeof(*out) != 0)
+		return false;
+	if ((address < stack->low || address >= stack->high) && !learn_sigsafe(stack, address))
+		return false;
+	*out = *(const word *)(address + stack->shift); /* NOLINT(performance-no-int-to-ptr) */
 	return true;
 }
 
@@ -80,25 +148,17 @@ static enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa)
 static enum unwind_end step_signal_sigsafe(struct walk *walk)
 {
 	uintptr_t gregs = walk->regs.reg[ARCH_SP] + ARCH_SIGNAL_GREGS;
-	struct unwind_regs before;
 
-	for (unsigned i = 0; i < ARCH_REGS; i++) {
-		if (!load_sigsafe(
-			    &walk->stack, gregs + arch_context_index[i] * 8U, &before.reg[i]))
-			return UNWIND_BAD_STACK;
-	}
-	if (!load_sigsafe(&walk->stack, gregs + REG_RIP * 8U, &before.pc))
+	if (++walk->signals > SIGNALS_MAX)
 		return UNWIND_BAD_STACK;
-	/* The handler may have run on a stack of its own: then go on on the other one. */
-	if (before.reg[ARCH_SP] <= walk->regs.reg[ARCH_SP] ||
-		before.reg[ARCH_SP] - walk->regs.reg[ARCH_SP] > FRAME_MAX) {
-		if (walk->stack.bytes)
+	for (unsigned i = 0; i < ARCH_REGS; i++) {
+		if (!load_sigsafe(&walk->stack, gregs + arch_context_index[i] * 8U,
+			    &walk->regs.reg[i]))
 			return UNWIND_BAD_STACK;
-		walk->stack.low = before.reg[ARCH_SP];
-		walk->stack.high = before.reg[ARCH_SP] & ~(PAGE - 1);
 	}
-	before.valid = (1U << ARCH_REGS) - 1;
-	walk->regs = before;
+	if (!load_sigsafe(&walk->stack, gregs + REG_RIP * 8U, &walk->regs.pc))
+		return UNWIND_BAD_STACK;
+	walk->regs.valid = ALL_REGISTERS;
 	walk->pc_is_exact = true;
 	return UNWIND_COMPLETE;
 }
@@ -108,13 +168,29 @@ static enum unwind_end step_frame_pointer_sigsafe(struct walk *walk)
 {
 	uintptr_t fp = walk->regs.reg[ARCH_FP], sp = walk->regs.reg[ARCH_SP], caller_fp;
 
-	if (!has(walk, ARCH_FP) || fp < sp || fp - sp > FRAME_MAX || fp % 8 != 0 ||
+	if (!has(walk, ARCH_FP) || fp < sp || fp - sp > FRAME_MAX ||
 		!load_sigsafe(&walk->stack, fp, &caller_fp))
 		return UNWIND_NO_ROW;
 	if (leave_frame_sigsafe(walk, fp + 16) != UNWIND_COMPLETE)
 		return UNWIND_NO_ROW;
 	walk->regs.reg[ARCH_FP] = caller_fp;
 	return UNWIND_COMPLETE;
+}
+
+/* Code of which no table knows anything. */
+static enum unwind_end step_unknown_sigsafe(struct walk *walk)
+{
+	uintptr_t pc = walk->regs.pc;
+	bool is_there = arch_is_readable_sigsafe(pc);
+
+	/* A call to nowhere: the caller's address is on top of the stack. */
+	if (walk->pc_is_exact && !is_there)
+		return leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8);
+	if (!walk->pc_is_exact && is_there &&
+		arch_is_readable_sigsafe(pc + ARCH_TRAMPOLINE_BYTES - 8) &&
+		arch_is_trampoline_sigsafe(pc))
+		return step_signal_sigsafe(walk);
+	return step_frame_pointer_sigsafe(walk);
 }
 
 static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, uintptr_t *cfa)
@@ -131,10 +207,6 @@ static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, ui
 	*cfa = walk->regs.reg[reg] + (uintptr_t)((intptr_t)row->cfa * 8);
 	if (!(row->kind & ROW_DEREF))
 		return true;
-	/* The word may lie just below the stack pointer, in the red zone. */
-	if (*cfa < walk->stack.low && !walk->stack.bytes && walk->stack.low - *cfa <= 128 &&
-		arch_is_readable_sigsafe(*cfa))
-		walk->stack.low = *cfa;
 	if (!load_sigsafe(&walk->stack, *cfa, cfa))
 		return false;
 	*cfa += row->kind & ROW_PLUS_8 ? 8 : 0;
@@ -150,14 +222,14 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	if (!find_cfa_sigsafe(walk, row, &cfa))
 		return UNWIND_NO_ROW;
 	end = leave_frame_sigsafe(walk, cfa);
-	if (end != UNWIND_COMPLETE)
+	if (end != UNWIND_COMPLETE || row->rbp == 0)
 		return end;
 	if (row->rbp < 0)
 		fp_known = load_sigsafe(
 			&walk->stack, cfa + (uintptr_t)((intptr_t)row->rbp * 8), &fp);
 	else if (row->rbp == ROW_RBP_LOST)
 		fp_known = false;
-	else if (row->rbp > 0)
+	else
 		fp_known = fp_known &&
 			   load_sigsafe(&walk->stack, fp + (uintptr_t)(row->rbp - 1) * 8, &fp);
 	walk->regs.reg[ARCH_FP] = fp;
@@ -168,17 +240,13 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 /* One frame up. `*outermost` says that there is none. */
 static enum unwind_end step_sigsafe(struct walk *walk, bool *outermost)
 {
+	uintptr_t pc = walk->regs.pc - (walk->pc_is_exact ? 0 : 1);
 	const struct unwind_row *row =
-		walk->set ? table_set_find_sigsafe(
-				    walk->set, walk->regs.pc - (walk->pc_is_exact ? 0 : 1))
-			  : NULL;
+		walk->set ? table_set_find_sigsafe(walk->set, pc, &walk->table) : NULL;
 
 	if (!row) {
 		table_set_note_miss_sigsafe();
-		/* A call through a null pointer: the caller's address is on top of the stack. */
-		if (walk->pc_is_exact && walk->regs.pc < PAGE)
-			return leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8);
-		return step_frame_pointer_sigsafe(walk);
+		return step_unknown_sigsafe(walk);
 	}
 	switch (row->kind) {
 	case ROW_END:
@@ -187,7 +255,7 @@ static enum unwind_end step_sigsafe(struct walk *walk, bool *outermost)
 	case ROW_SIGNAL:
 		return step_signal_sigsafe(walk);
 	case ROW_NONE:
-		return step_frame_pointer_sigsafe(walk);
+		return step_unknown_sigsafe(walk);
 	default:
 		return step_row_sigsafe(walk, row);
 	}
@@ -221,17 +289,24 @@ static enum unwind_end walk_frames_sigsafe(
 enum unwind_end unwind_walk_sigsafe(
 	const struct unwind_regs *regs, uintptr_t *pcs, size_t max, size_t *len)
 {
-	uintptr_t sp = regs->reg[ARCH_SP];
-	struct walk walk = { .regs = *regs, .stack = { .low = sp, .high = sp & ~(PAGE - 1) } };
+	struct walk walk = { .regs = *regs, .stack = { .top = arch_thread_pointer_sigsafe() } };
+	enum unwind_end end;
 
-	return walk_frames_sigsafe(&walk, pcs, max, len);
+	/* The first thread's control block lies elsewhere, below its stack. */
+	if (walk.stack.top < regs->reg[ARCH_SP])
+		walk.stack.top = table_set_first_stack_sigsafe();
+	end = walk_frames_sigsafe(&walk, pcs, max, len);
+	remember_sigsafe(&walk.stack);
+	return end;
 }
 
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len)
 {
-	uintptr_t sp = regs->reg[ARCH_SP];
-	struct walk walk = { .regs = *regs, .stack = { sp, sp + size, bytes } };
+	uintptr_t sp = regs->reg[ARCH_SP], low = (sp + 7) & ~(uintptr_t)7;
+	uintptr_t high = (sp + size) & ~(uintptr_t)7;
+	struct walk walk = { .regs = *regs,
+		.stack = { low, high > low ? high : low, (uintptr_t)bytes - sp, 0, 0 } };
 
 	return walk_frames_sigsafe(&walk, pcs, max, len);
 }

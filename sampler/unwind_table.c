@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 static _Atomic(struct table_set *) current;
 static atomic_uint readers;
 static atomic_bool missed;
+static atomic_uintptr_t first_stack;
 
 /* Unpublished memory that a walk may still be reading. Server thread only. */
 static struct {
@@ -50,11 +52,14 @@ bool unwind_is_stale(void)
 	return atomic_load_explicit(&missed, memory_order_relaxed);
 }
 
-const struct unwind_row *table_set_find_sigsafe(const struct table_set *set, uintptr_t pc)
+uintptr_t table_set_first_stack_sigsafe(void)
+{
+	return atomic_load_explicit(&first_stack, memory_order_relaxed);
+}
+
+static const struct table *find_table_sigsafe(const struct table_set *set, uintptr_t pc)
 {
 	size_t from = 0, to = set->len;
-	const struct table *table;
-	uint32_t offset, first, last;
 
 	while (from < to) {
 		size_t middle = from + (to - from) / 2;
@@ -64,21 +69,30 @@ const struct unwind_row *table_set_find_sigsafe(const struct table_set *set, uin
 		else
 			to = middle;
 	}
-	if (from == 0 || pc >= set->tables[from - 1]->limit)
+	return from > 0 && pc < set->tables[from - 1]->limit ? set->tables[from - 1] : NULL;
+}
+
+const struct unwind_row *table_set_find_sigsafe(
+	const struct table_set *set, uintptr_t pc, const struct table **table)
+{
+	uint32_t offset, first, last;
+
+	if (!*table || pc < (*table)->start || pc >= (*table)->limit)
+		*table = find_table_sigsafe(set, pc);
+	if (!*table)
 		return NULL;
-	table = set->tables[from - 1];
-	offset = (uint32_t)(pc - table->start);
-	first = table->index[offset >> TABLE_PAGE_SHIFT];
-	last = table->index[(offset >> TABLE_PAGE_SHIFT) + 1];
+	offset = (uint32_t)(pc - (*table)->start);
+	first = (*table)->index[offset >> TABLE_PAGE_SHIFT];
+	last = (*table)->index[(offset >> TABLE_PAGE_SHIFT) + 1];
 	while (first < last) {
 		uint32_t middle = first + (last - first + 1) / 2;
 
-		if (table->rows[middle].pc <= offset)
+		if ((*table)->rows[middle].pc <= offset)
 			first = middle;
 		else
 			last = middle - 1;
 	}
-	return &table->rows[first];
+	return &(*table)->rows[first];
 }
 
 /* Free what was unpublished, if no walk is running: later walks cannot find it any more. */
@@ -185,6 +199,7 @@ static bool compile_rows(struct arena *arena, const struct object *object,
 	struct eh_frame *frame, struct row_list *out)
 {
 	int32_t(*pairs)[2];
+	uint64_t done = 0;
 	uint32_t count;
 
 	if (!copy_frame(arena, object, frame, &pairs, &count))
@@ -196,11 +211,12 @@ static bool compile_rows(struct arena *arena, const struct object *object,
 	out->rows[out->len++] = (struct unwind_row){ .kind = ROW_NONE };
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t entry = object->frame_header + (uint64_t)(int64_t)pairs[i][1];
-		uint64_t start, limit;
+		struct eh_frame_range range = { .start = done };
 
-		if (entry >= frame->address && entry - frame->address < frame->len)
-			(void)eh_frame_compile_one(
-				frame, entry - frame->address, out, &start, &limit);
+		/* Two functions never share code: what overlaps is not to be believed. */
+		if (entry >= frame->address && entry - frame->address < frame->len &&
+			eh_frame_compile_one(frame, entry - frame->address, out, &range))
+			done = range.limit;
 	}
 	return true;
 }
@@ -320,6 +336,8 @@ int unwind_refresh(struct err *err)
 	struct sv maps;
 
 	atomic_store(&missed, false);
+	/* The kernel's random bytes, above the arguments and below their texts. */
+	atomic_store(&first_stack, getauxval(AT_RANDOM) & ~(uintptr_t)7);
 	if (arena_open(&arena, ARENA_BYTES))
 		return err_set(err, ERR_NOMEM, "no address space for compiling unwind tables");
 	set = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -32,8 +32,13 @@ struct table_set {
 const struct table_set *table_set_enter_sigsafe(void);
 void table_set_leave_sigsafe(void);
 
-/* The row that holds at `pc`; NULL when no table covers it. */
-const struct unwind_row *table_set_find_sigsafe(const struct table_set *set, uintptr_t pc);
+/* The row that holds at `pc`; NULL when no table covers it. `*table` is where the last look-up ended,
+ * NULL at first: most callers are in the same object. */
+const struct unwind_row *table_set_find_sigsafe(
+	const struct table_set *set, uintptr_t pc, const struct table **table);
+
+/* An address just above the first thread's first frame; 0 before the first refresh. */
+uintptr_t table_set_first_stack_sigsafe(void);
 
 /* Note that code without a table was met. */
 void table_set_note_miss_sigsafe(void);

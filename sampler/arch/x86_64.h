@@ -45,7 +45,36 @@ static inline bool arch_is_readable_sigsafe(uintptr_t address)
 {
 	/* A mask at address 0 would mean "none". */
 	return address >= 4096 &&
-	       arch_syscall_sigsafe(SYS_rt_sigprocmask, -1, (long)address, 0, 8) != -14;
+	       arch_syscall_sigsafe(SYS_rt_sigprocmask, -1, (long)address, 0, 8) == -22;
+}
+
+/* The calling thread's control block: in every thread but the first it is the upper end of the
+ * thread's own stack. */
+static inline uintptr_t arch_thread_pointer_sigsafe(void)
+{
+	uintptr_t pointer;
+
+	__asm__("mov %%fs:0, %0" : "=r"(pointer));
+	return pointer;
+}
+
+/* Is this code, which can be read, what a signal handler returns to? (Some C libraries and languages
+ * bring one without unwind information.) */
+#define ARCH_TRAMPOLINE_BYTES 9
+
+__attribute__((no_sanitize("address", "thread"))) static inline bool arch_is_trampoline_sigsafe(
+	uintptr_t pc)
+{
+	/* mov $15, %rax; syscall */
+	static const uint8_t restore[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };
+	const volatile uint8_t *code =
+		(const volatile uint8_t *)pc; /* NOLINT(performance-no-int-to-ptr) */
+
+	for (size_t i = 0; i < sizeof(restore); i++) {
+		if (code[i] != restore[i])
+			return false;
+	}
+	return true;
 }
 
 #endif

@@ -1,0 +1,316 @@
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unwind.h>
+
+#include "sampler/unwind.h"
+
+/* What libgcc's unwinder says, to compare with. */
+struct stack {
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	size_t len;
+};
+
+static _Unwind_Reason_Code take_frame(struct _Unwind_Context *context, void *arg)
+{
+	struct stack *stack = arg;
+	int before = 0;
+	uintptr_t pc = (uintptr_t)_Unwind_GetIPInfo(context, &before);
+
+	if (pc == 0 || stack->len == UNWIND_DEPTH_MAX)
+		return _URC_END_OF_STACK;
+	stack->pcs[stack->len++] = pc + (uintptr_t)before;
+	return _URC_NO_REASON;
+}
+
+static int setup(void **state)
+{
+	struct err err = { 0 };
+	struct stack warm = { 0 };
+
+	(void)state;
+	(void)_Unwind_Backtrace(take_frame, &warm); /* what it allocates, it allocates now */
+	return unwind_refresh(&err);
+}
+
+/* Walk from here and compare with libgcc, apart from this function's own frame. */
+static __attribute__((noinline)) void check_here(void)
+{
+	struct stack ours = { 0 }, theirs = { 0 };
+	struct unwind_regs regs;
+	ucontext_t context;
+
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &regs);
+	assert_int_equal(unwind_walk_sigsafe(&regs, ours.pcs, UNWIND_DEPTH_MAX, &ours.len),
+		UNWIND_COMPLETE);
+	(void)_Unwind_Backtrace(take_frame, &theirs);
+	assert_int_equal(ours.len, theirs.len);
+	assert_true(ours.len > 3);
+	assert_memory_equal(ours.pcs + 1, theirs.pcs + 1, (ours.len - 1) * sizeof(ours.pcs[0]));
+}
+
+static int compare_and_check(const void *a, const void *b)
+{
+	check_here();
+	return *(const int *)a - *(const int *)b;
+}
+
+static __attribute__((noinline)) int nest(unsigned depth)
+{
+	volatile char room[100];
+
+	room[0] = 0;
+	if (depth == 0) {
+		check_here();
+		return room[0];
+	}
+	return nest(depth - 1) + room[0];
+}
+
+static void test_nested_calls(void **state)
+{
+	(void)state;
+	for (unsigned depth = 0; depth < 60; depth += 7)
+		(void)nest(depth);
+}
+
+static void test_through_libc_without_frame_pointers(void **state)
+{
+	int numbers[] = { 3, 1, 2 };
+
+	(void)state;
+	qsort(numbers, COUNT(numbers), sizeof(numbers[0]), compare_and_check);
+	assert_int_equal(numbers[0], 1);
+}
+
+static void on_signal_check(int signal)
+{
+	(void)signal;
+	check_here();
+}
+
+static void test_through_a_signal_frame(void **state)
+{
+	const struct sigaction action = { .sa_handler = on_signal_check };
+
+	(void)state;
+	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	assert_int_equal(raise(SIGUSR1), 0);
+}
+
+static void test_from_an_alternate_stack(void **state)
+{
+	const struct sigaction action = { .sa_handler = on_signal_check,
+		.sa_flags = SA_ONSTACK };
+	const size_t size = 256 << 10;
+	stack_t stack = { .ss_sp = malloc(size), .ss_size = size };
+	const stack_t off = { .ss_flags = SS_DISABLE };
+
+	(void)state;
+	assert_int_equal(sigaltstack(&stack, NULL), 0);
+	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	assert_int_equal(raise(SIGUSR1), 0);
+	assert_int_equal(sigaltstack(&off, NULL), 0);
+	free(stack.ss_sp);
+}
+
+static void *run_thread(void *arg)
+{
+	(void)arg;
+	(void)nest(5);
+	return NULL;
+}
+
+static void test_in_a_thread(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, run_thread, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+/*
+ * Every instruction of a piece of work: the processor's trap flag brings us here after each one,
+ * and both unwinders are asked how they would get from there to the thread's start.
+ */
+static struct {
+	volatile sig_atomic_t stop;
+	unsigned long steps, wrong, incomplete, shown;
+} trace;
+
+static void show_difference(
+	const struct stack *ours, const struct stack *theirs, size_t from, enum unwind_end end)
+{
+	if (trace.shown++ >= 3)
+		return;
+	print_message("  end %d at %#lx\n", (int)end, (unsigned long)ours->pcs[0]);
+	for (size_t i = 0; i < ours->len || from + i < theirs->len; i++)
+		print_message("    %#lx %#lx\n",
+			i < ours->len ? (unsigned long)ours->pcs[i] : 0,
+			from + i < theirs->len ? (unsigned long)theirs->pcs[from + i] : 0);
+}
+
+static void on_trap(int signal, siginfo_t *info, void *arg)
+{
+	const uintptr_t trap_flag = 0x100;
+	struct stack ours = { 0 }, theirs = { 0 };
+	ucontext_t *context = arg;
+	struct unwind_regs regs;
+	enum unwind_end end;
+	size_t from = 0;
+
+	(void)signal;
+	(void)info;
+	if (trace.stop) {
+		context->uc_mcontext.gregs[REG_EFL] &= (greg_t)~trap_flag;
+		return;
+	}
+	unwind_regs_from_ucontext_sigsafe(context, &regs);
+	end = unwind_walk_sigsafe(&regs, ours.pcs, UNWIND_DEPTH_MAX, &ours.len);
+	(void)_Unwind_Backtrace(take_frame, &theirs);
+	while (from < theirs.len && theirs.pcs[from] != regs.pc + 1)
+		from++;
+	trace.steps++;
+	if (end != UNWIND_COMPLETE)
+		trace.incomplete++;
+	if (theirs.len - from != ours.len ||
+		memcmp(ours.pcs + 1, theirs.pcs + from + 1,
+			(ours.len - 1) * sizeof(ours.pcs[0])) != 0) {
+		trace.wrong++;
+		show_difference(&ours, &theirs, from, end);
+	}
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+static __attribute__((noinline)) void work_in_libc(void)
+{
+	int numbers[16];
+	char text[200];
+
+	for (size_t i = 0; i < COUNT(numbers); i++)
+		numbers[i] = (int)(i * 7 % 16);
+	qsort(numbers, COUNT(numbers), sizeof(numbers[0]), compare_numbers);
+	(void)snprintf(
+		text, sizeof(text), "%d %s %.3f %p", numbers[3], "text", 3.25, (void *)numbers);
+	free(realloc(malloc(100), 5000));
+	(void)strtod(text, NULL);
+	(void)getenv("HOME");
+}
+
+static void test_every_instruction_as_libgcc(void **state)
+{
+	const struct sigaction action = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
+
+	(void)state;
+	assert_int_equal(sigaction(SIGTRAP, &action, NULL), 0);
+	work_in_libc();
+	__asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
+	work_in_libc();
+	trace.stop = 1;
+	print_message("  %lu steps, %lu incomplete, %lu different\n", trace.steps,
+		trace.incomplete, trace.wrong);
+	assert_true(trace.steps > 1000);
+	assert_int_equal(trace.incomplete, 0);
+	assert_int_equal(trace.wrong, 0);
+}
+
+static void test_registers_gone_wild(void **state)
+{
+	uint64_t random = 88172645463325252U;
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	struct unwind_regs good, bad;
+	ucontext_t context;
+	size_t len;
+
+	(void)state;
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &good);
+	for (unsigned i = 0; i < 20000; i++) {
+		bad = good;
+		for (unsigned j = 0; j < 3; j++) {
+			uintptr_t *field = j == 0   ? &bad.pc
+					   : j == 1 ? &bad.reg[7]
+						    : &bad.reg[6];
+
+			random ^= random << 13;
+			random ^= random >> 7;
+			random ^= random << 17;
+			if (random % 3 == 0)
+				*field = random;
+			else if (random % 3 == 1)
+				*field += (random >> 8) % 65536 * 8 - 65536 * 4;
+		}
+		errno = 4711;
+		(void)unwind_walk_sigsafe(&bad, pcs, UNWIND_DEPTH_MAX, &len);
+		assert_in_range(len, 1, UNWIND_DEPTH_MAX);
+		assert_int_equal(errno, 4711);
+	}
+}
+
+static void test_at_the_end_of_mapped_memory(void **state)
+{
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	struct unwind_regs regs;
+	ucontext_t context;
+	size_t len;
+	char *pages =
+		mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)state;
+	assert_ptr_not_equal(pages, MAP_FAILED);
+	memset(pages, 0x41, 4096);
+	assert_int_equal(munmap(pages + 4096, 4096), 0);
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &regs);
+	for (size_t back = 0; back <= 64; back++) {
+		regs.reg[7] = (uintptr_t)pages + 4096 - back;
+		regs.reg[6] = regs.reg[7];
+		assert_int_not_equal(unwind_walk_sigsafe(&regs, pcs, UNWIND_DEPTH_MAX, &len),
+			UNWIND_COMPLETE);
+	}
+	assert_int_equal(munmap(pages, 4096), 0);
+}
+
+static void test_depth_is_limited(void **state)
+{
+	uintptr_t pcs[4];
+	struct unwind_regs regs;
+	ucontext_t context;
+	size_t len;
+
+	(void)state;
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &regs);
+	assert_int_equal(unwind_walk_sigsafe(&regs, pcs, 2, &len), UNWIND_DEPTH);
+	assert_int_equal(len, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_nested_calls),
+		cmocka_unit_test(test_through_libc_without_frame_pointers),
+		cmocka_unit_test(test_through_a_signal_frame),
+		cmocka_unit_test(test_from_an_alternate_stack),
+		cmocka_unit_test(test_in_a_thread),
+		cmocka_unit_test(test_every_instruction_as_libgcc),
+		cmocka_unit_test(test_registers_gone_wild),
+		cmocka_unit_test(test_at_the_end_of_mapped_memory),
+		cmocka_unit_test(test_depth_is_limited),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
