@@ -57,6 +57,9 @@ int unwind_refresh(struct err *err);
 /* Did a walk since the last refresh meet code without a table? Then something was loaded. */
 bool unwind_is_stale(void);
 
+/* In a forked child: no walk of its parent's goes on there. */
+void unwind_after_fork(void);
+
 /* Rows and bytes of the published tables, for the index page and the benchmarks. */
 void unwind_stats(size_t *rows, size_t *bytes);
 

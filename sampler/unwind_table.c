@@ -354,6 +354,11 @@ int unwind_refresh(struct err *err)
 	return 0;
 }
 
+void unwind_after_fork(void)
+{
+	atomic_store(&readers, 0);
+}
+
 void unwind_stats(size_t *rows, size_t *bytes)
 {
 	const struct table_set *set = table_set_enter_sigsafe();

@@ -1,0 +1,189 @@
+/*
+ * life.c - when the sampler starts, what becomes of it in forked children, and the public API.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "sampler/cpu.h"
+#include "sampler/life.h"
+#include "sampler/postern.h"
+#include "sampler/ring.h"
+#include "sampler/server.h"
+#include "sampler/signal.h"
+#include "sampler/unwind.h"
+
+#define STACK_BYTES   ((size_t)256 << 10)
+#define START_WAIT_NS UINT64_C(500000000)
+#define STOP_WAIT_NS  UINT64_C(2000000000)
+
+static struct settings settings;
+static struct server server;
+static atomic_bool running;                 /* a thread of this process runs the server */
+static atomic_flag busy = ATOMIC_FLAG_INIT; /* somebody is starting or stopping it */
+
+static void *run_thread(void *unused)
+{
+	(void)unused;
+	if (server.parent) {
+		signal_after_fork();
+		ring_after_fork();
+		unwind_after_fork();
+		cpu_after_fork();
+	}
+	server_run(&server);
+	return NULL;
+}
+
+/* Our thread takes no signal of the program's, from its first instruction on. */
+static int start_thread(void)
+{
+	pthread_attr_t attributes;
+	sigset_t all, before;
+	pthread_t thread;
+	int rc;
+
+	if (pthread_attr_init(&attributes))
+		return -1;
+	(void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+	(void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&thread, &attributes, run_thread, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	(void)pthread_attr_destroy(&attributes);
+	return rc ? -1 : 0;
+}
+
+static void await_state_change(enum server_state from, uint64_t most_ns)
+{
+	uint64_t give_up = clock_mono_ns() + most_ns;
+	struct timespec pause = { .tv_nsec = 50000 };
+
+	while (atomic_load(&server.state) == from && clock_mono_ns() < give_up)
+		(void)nanosleep(&pause, NULL);
+}
+
+/* In the child of a fork only the forking thread is there. */
+static void in_child(void)
+{
+	if (!atomic_load(&running))
+		return;
+	atomic_store(&running, false);
+	if (settings.children == CHILDREN_OFF)
+		return;
+	memset(&server, 0, sizeof(server));
+	server.settings = &settings;
+	server.parent = (uint32_t)getppid();
+	if (start_thread() == 0)
+		atomic_store(&running, true);
+}
+
+static const char *start(void)
+{
+	static bool watching_forks;
+
+	memset(&server, 0, sizeof(server));
+	server.settings = &settings;
+	if (!watching_forks && pthread_atfork(NULL, NULL, in_child) == 0)
+		watching_forks = true;
+	if (start_thread())
+		return "the server's thread cannot be made";
+	await_state_change(SERVER_STARTING, START_WAIT_NS);
+	if (atomic_load(&server.state) == SERVER_FAILED)
+		return server.err.text;
+	atomic_store(&running, true);
+	return NULL;
+}
+
+static void say(const char *what, const char *detail)
+{
+	char text[512];
+	struct buf line;
+
+	buf_init_fixed(&line, text, sizeof(text) - 1);
+	buf_add_cstr(&line, "postern: ");
+	buf_add_cstr(&line, what);
+	buf_add_cstr(&line, detail);
+	text[line.len++] = '\n';
+	(void)!write(STDERR_FILENO, text, line.len);
+}
+
+void life_begin(const char *library)
+{
+	const char *wrong;
+
+	/* A program that runs with more rights than its caller is not to be looked into. */
+	if (getauxval(AT_SECURE))
+		return;
+	settings_read(&settings);
+	if (settings.children != CHILDREN_FOLLOW)
+		settings_hide(library);
+	if (settings.off)
+		return;
+	if (settings.err.kind != ERR_NONE) {
+		say("off: ", settings.err.text);
+		return;
+	}
+	if (atomic_flag_test_and_set(&busy))
+		return;
+	wrong = start();
+	if (wrong)
+		say("off: ", wrong);
+	else if (atomic_load(&server.state) == SERVER_ELSEWHERE)
+		say("the address is taken; listening on ", server.address);
+	atomic_flag_clear(&busy);
+}
+
+const char *postern_start(const char *listen, const char *name)
+{
+	static char error[256];
+	const char *wrong = NULL;
+
+	if (getauxval(AT_SECURE))
+		return "this program runs with more rights than its caller: the sampler stays "
+		       "off";
+	if (atomic_flag_test_and_set(&busy))
+		return "the sampler is being started or stopped";
+	if (atomic_load(&running)) {
+		if (listen && strcmp(listen, settings.listen) != 0)
+			wrong = "the sampler listens on another address already; "
+				"POSTERN_LISTEN=off "
+				"keeps it from starting by itself";
+	} else {
+		settings_read(&settings);
+		if ((listen && !sv_to_cstr(sv_from_cstr(listen), settings.listen,
+				       sizeof(settings.listen))) ||
+			(name && !sv_to_cstr(sv_from_cstr(name), settings.name,
+					 sizeof(settings.name))))
+			(void)err_set(&settings.err, ERR_INPUT, "address or name is too long");
+		wrong = settings.err.kind != ERR_NONE ? settings.err.text : start();
+	}
+	if (wrong) {
+		if (!sv_to_cstr(sv_from_cstr(wrong), error, sizeof(error)))
+			error[0] = '\0';
+		wrong = error;
+	}
+	atomic_flag_clear(&busy);
+	return wrong;
+}
+
+void postern_stop(void)
+{
+	if (atomic_flag_test_and_set(&busy))
+		return;
+	if (atomic_load(&running)) {
+		enum server_state state = atomic_load(&server.state);
+
+		atomic_store(&server.stop, true);
+		server_wake(&server);
+		await_state_change(state, STOP_WAIT_NS);
+		atomic_store(&running, false);
+	}
+	atomic_flag_clear(&busy);
+}

@@ -1,0 +1,169 @@
+#include "sampler/settings.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+
+static const char *last_part(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static const char *get(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && value[0] ? value : NULL;
+}
+
+static void copy(
+	struct settings *out, const char *name, const char *from, char *to, size_t size)
+{
+	if (!sv_to_cstr(sv_from_cstr(from), to, size))
+		(void)err_set(
+			&out->err, ERR_INPUT, "%s is longer than %zu bytes", name, size - 1);
+}
+
+static void read_children(struct settings *out)
+{
+	const char *value = get("POSTERN_CHILDREN");
+
+	if (!value || strcmp(value, "fork") == 0)
+		out->children = CHILDREN_FORK;
+	else if (strcmp(value, "follow") == 0)
+		out->children = CHILDREN_FOLLOW;
+	else if (strcmp(value, "off") == 0)
+		out->children = CHILDREN_OFF;
+	else
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_CHILDREN is '%s': it must be fork, follow or off", value);
+}
+
+static void read_uids(struct settings *out)
+{
+	const char *value = get("POSTERN_ALLOW_UIDS");
+	struct sv rest = sv_from_cstr(value ? value : "");
+
+	while (rest.len > 0) {
+		struct sv word = sv_trim(sv_cut(&rest, ','));
+		uint64_t uid;
+
+		if (!sv_to_u64(word, UINT32_MAX - 1, &uid) ||
+			out->allow_uids_len == SETTINGS_UIDS_MAX) {
+			(void)err_set(&out->err, ERR_INPUT,
+				"POSTERN_ALLOW_UIDS is '%s': it must be at most %d numbers "
+				"with "
+				"commas between",
+				value, SETTINGS_UIDS_MAX);
+			return;
+		}
+		out->allow_uids[out->allow_uids_len++] = (uint32_t)uid;
+	}
+}
+
+static void read_token(struct settings *out)
+{
+	const char *path = get("POSTERN_REQUIRE_TOKEN_FILE");
+	ssize_t len;
+	int file;
+
+	if (!path)
+		return;
+	out->requires_token = true;
+	file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	len = file < 0 ? -1 : read(file, out->token, sizeof(out->token) - 1);
+	if (file >= 0)
+		(void)close(file);
+	while (len > 0 && (out->token[len - 1] == '\n' || out->token[len - 1] == '\r'))
+		len--;
+	if (len <= 0)
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_REQUIRE_TOKEN_FILE is '%s': it cannot be read, or is empty",
+			path);
+	else
+		out->token[len] = '\0';
+}
+
+static void read_runtime_dir(struct settings *out)
+{
+	const char *value = get("POSTERN_RUNTIME_DIR"), *user = get("XDG_RUNTIME_DIR");
+	struct buf path;
+
+	buf_init_fixed(&path, out->runtime_dir, sizeof(out->runtime_dir) - 1);
+	if (value) {
+		buf_add_cstr(&path, value);
+	} else if (access("/run/postern/targets", W_OK | X_OK) == 0 || !user) {
+		buf_add_cstr(&path, "/run/postern/targets");
+	} else {
+		buf_add_cstr(&path, user);
+		buf_add_cstr(&path, "/postern");
+	}
+	if (path.failed)
+		(void)err_set(&out->err, ERR_INPUT, "POSTERN_RUNTIME_DIR is too long");
+	out->runtime_dir[path.len] = '\0';
+}
+
+void settings_read(struct settings *out)
+{
+	const char *listen = get("POSTERN_LISTEN"), *name = get("POSTERN_NAME");
+
+	memset(out, 0, sizeof(*out));
+	out->off = listen && strcmp(listen, "off") == 0;
+	copy(out, "POSTERN_LISTEN", listen ? listen : "127.0.0.1:6060", out->listen,
+		sizeof(out->listen));
+	copy(out, "POSTERN_NAME", name ? name : last_part(program_invocation_name), out->name,
+		sizeof(out->name));
+	read_children(out);
+	read_uids(out);
+	read_token(out);
+	read_runtime_dir(out);
+}
+
+/* Remove our library's entry from a list like LD_PRELOAD's, in place. */
+static void remove_entry(char *list, const char *library)
+{
+	size_t len = strlen(library);
+	char *at = list;
+
+	while ((at = strstr(at, library))) {
+		bool begins = at == list || at[-1] == ':' || at[-1] == ' ';
+		char *after = at + len;
+
+		if (!begins || (*after != '\0' && *after != ':' && *after != ' ')) {
+			at = after;
+			continue;
+		}
+		if (*after != '\0')
+			after++;
+		memmove(at, after, strlen(after) + 1);
+	}
+	len = strlen(list);
+	while (len > 0 && (list[len - 1] == ':' || list[len - 1] == ' '))
+		list[--len] = '\0';
+}
+
+void settings_hide(const char *library)
+{
+	static const char preload[] = "LD_PRELOAD=", ours[] = "POSTERN_";
+	char **to = environ;
+
+	if (!environ)
+		return;
+	for (char **from = environ; *from; from++) {
+		if (strncmp(*from, ours, sizeof(ours) - 1) == 0)
+			continue;
+		if (strncmp(*from, preload, sizeof(preload) - 1) == 0) {
+			remove_entry(*from + sizeof(preload) - 1, library);
+			if ((*from)[sizeof(preload) - 1] == '\0')
+				continue;
+		}
+		*to++ = *from;
+	}
+	*to = NULL;
+}

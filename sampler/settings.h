@@ -1,0 +1,45 @@
+/*
+ * settings.h - what POSTERN_* in the environment asks for, read once when the library is loaded.
+ */
+#ifndef SAMPLER_SETTINGS_H
+#define SAMPLER_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/un.h>
+
+#include "base/err.h"
+#include "base/sv.h"
+
+#define SETTINGS_UIDS_MAX  32
+#define SETTINGS_TOKEN_MAX 4096
+
+enum settings_children {
+	CHILDREN_FORK = 0, /* forked ones go on, programs that they run do without us */
+	CHILDREN_FOLLOW,   /* those too */
+	CHILDREN_OFF,      /* neither */
+};
+
+struct settings {
+	bool off;
+	char listen[128]; /* as written; what is listened on */
+	char name[64];
+	char runtime_dir[96];
+	enum settings_children children;
+	uint32_t allow_uids[SETTINGS_UIDS_MAX];
+	size_t allow_uids_len;
+	bool requires_token;
+	char token[SETTINGS_TOKEN_MAX]; /* ends in NUL */
+	struct err err;                 /* kind ERR_NONE unless something is wrong */
+};
+
+/* Read the environment. What is wrong is in `err`, and the library then stays off. */
+void settings_read(struct settings *out);
+
+/*
+ * Take our own entry out of LD_PRELOAD and every POSTERN_* variable out of the environment that
+ * programs run from here inherit: in place, without memory. `library` is our own file's path.
+ */
+void settings_hide(const char *library);
+
+#endif
