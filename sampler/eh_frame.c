@@ -14,6 +14,7 @@ enum rule_kind {
 	RULE_UNDEFINED,
 	RULE_AT_CFA, /* at CFA + offset */
 	RULE_AT_RBP, /* at rbp + offset */
+	RULE_IN_REG, /* in register number offset */
 	RULE_OTHER,  /* in a way that we have no row for */
 };
 
@@ -25,6 +26,7 @@ struct rule {
 enum cfa_kind {
 	CFA_PLAIN = 0, /* reg + offset */
 	CFA_DEREF,     /* *(reg + offset) + addend */
+	CFA_INDEXED,   /* *(rsp + offset + reg * 8) + addend */
 	CFA_PLT,       /* addend: from where in 16 bytes on one more word lies on the stack */
 	CFA_OTHER,
 };
@@ -174,26 +176,52 @@ static int64_t scaled(uint64_t operand, int64_t factor)
 	return (int64_t)(operand * (uint64_t)factor);
 }
 
+/* DW_OP_breg0 to 15: a register and an offset. */
+static bool read_register(struct cursor *expression, uint64_t *reg, int64_t *offset)
+{
+	uint8_t op = cursor_u8(expression);
+
+	*reg = op - 0x70U;
+	*offset = cursor_sleb(expression);
+	return op >= 0x70 && op <= 0x7f;
+}
+
+/* What the procedure linkage table has: one word more from the push in each of its entries on. */
+static bool read_plt(struct cursor expression, struct state *state)
+{
+	/* rsp + 8 + ((rip & 15) >= N) << 3; N is a literal, one byte */
+	static const uint8_t head[] = { 0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a };
+	static const uint8_t tail[] = { 0x2a, 0x33, 0x24, 0x22 };
+	const uint8_t *at = expression.at;
+
+	if (expression.end - at != sizeof(head) + 1 + sizeof(tail) ||
+		memcmp(at, head, sizeof(head)) != 0 ||
+		memcmp(at + sizeof(head) + 1, tail, sizeof(tail)) != 0)
+		return false;
+	state->kind = CFA_PLT;
+	state->addend = at[sizeof(head)] - 0x30; /* DW_OP_lit0 */
+	return true;
+}
+
 /* The few expressions that compilers and assemblers write for the CFA. */
 static void read_cfa_expression(struct cursor expression, struct state *state)
 {
-	static const uint8_t plt[] = { 0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a };
-	static const uint8_t plt_end[] = { 0x2a, 0x33, 0x24, 0x22 };
-	size_t len = (size_t)(expression.end - expression.at);
-	uint8_t op;
+	static const uint8_t times_8_plus[] = { 0x38, 0x1e, 0x22 };
+	enum cfa_kind kind = CFA_DEREF;
+	int64_t none = 0;
 
 	state->kind = CFA_OTHER;
-	if (len == 11 && memcmp(expression.at, plt, sizeof(plt)) == 0 &&
-		memcmp(expression.at + 7, plt_end, sizeof(plt_end)) == 0) {
-		state->kind = CFA_PLT;
-		state->addend = expression.at[6] - 0x30; /* DW_OP_lit0 is 0x30 */
+	if (read_plt(expression, state) ||
+		!read_register(&expression, &state->reg, &state->offset))
 		return;
+	/* libcrypto's bignum assembly keeps the stack pointer behind an array on the stack. */
+	if (state->reg == REG_RSP && expression.end - expression.at > 5 &&
+		memcmp(expression.at + 2, times_8_plus, sizeof(times_8_plus)) == 0) {
+		if (!read_register(&expression, &state->reg, &none) || none != 0)
+			return;
+		(void)cursor_sub(&expression, sizeof(times_8_plus));
+		kind = CFA_INDEXED;
 	}
-	op = cursor_u8(&expression);
-	if (op < 0x70 || op > 0x7f) /* DW_OP_breg0 to 15 */
-		return;
-	state->reg = op - 0x70U;
-	state->offset = cursor_sleb(&expression);
 	if (cursor_u8(&expression) != 0x06) /* DW_OP_deref */
 		return;
 	state->addend = 0;
@@ -203,7 +231,7 @@ static void read_cfa_expression(struct cursor expression, struct state *state)
 		state->addend = (int64_t)cursor_uleb(&expression);
 	}
 	if (!expression.broken && expression.at == expression.end)
-		state->kind = CFA_DEREF;
+		state->kind = kind;
 }
 
 /* DW_CFA_expression for rbp: code that realigns its stack keeps it at rbp + offset. */
@@ -248,32 +276,55 @@ static int8_t row_rbp(const struct rule *rbp)
 	return ROW_RBP_LOST;
 }
 
+/* The row form of a CFA that a row can hold, or ROW_NONE. */
+static uint8_t row_kind(const struct state *now)
+{
+	static const struct {
+		enum cfa_kind kind;
+		int64_t addend;
+		uint8_t form;
+	} forms[] = { { CFA_DEREF, 0, ROW_DEREF }, { CFA_DEREF, 8, ROW_DEREF8 },
+		{ CFA_DEREF, 56, ROW_DEREF56 }, { CFA_DEREF, 64, ROW_DEREF64 },
+		{ CFA_INDEXED, 8, ROW_INDEXED } };
+
+	if (now->ra.kind != RULE_AT_CFA || now->ra.offset != -8 || now->reg > ROW_REG ||
+		!in_words(now->offset, INT16_MIN, INT16_MAX))
+		return ROW_NONE;
+	if (now->kind == CFA_PLAIN)
+		return (uint8_t)(now->reg | ROW_PLAIN);
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		if (now->kind == forms[i].kind && now->addend == forms[i].addend)
+			return (uint8_t)(now->reg | forms[i].form);
+	}
+	return ROW_NONE;
+}
+
 static struct unwind_row row_of(const struct program *program)
 {
 	const struct state *now = &program->now;
-	struct unwind_row row = { .kind = ROW_NONE, .rbp = row_rbp(&now->rbp) };
+	struct unwind_row row = { .kind = ROW_NONE };
 
 	if (program->cie->is_signal) {
 		row.kind = ROW_SIGNAL;
-		return row;
-	}
-	if (now->ra.kind == RULE_UNDEFINED) {
+	} else if (now->ra.kind == RULE_UNDEFINED) {
 		row.kind = ROW_END;
-		return row;
-	}
-	if (now->kind == CFA_PLT) {
+	} else if (now->kind == CFA_PLT) {
 		row.kind = ROW_PLT;
 		row.cfa = (int16_t)now->addend;
-		return row;
+	} else if (now->ra.kind == RULE_IN_REG) {
+		/* Only where the stack pointer is the caller's already. */
+		if (now->kind != CFA_PLAIN || now->reg != REG_RSP || now->offset != 0 ||
+			now->ra.offset > ROW_REG)
+			return row;
+		row.kind = ROW_JUMP;
+		row.cfa = (int16_t)now->ra.offset;
+	} else {
+		row.kind = row_kind(now);
+		if (row.kind == ROW_NONE)
+			return row;
+		row.cfa = (int16_t)(now->offset / 8);
+		row.rbp = row_rbp(&now->rbp);
 	}
-	if (now->ra.kind != RULE_AT_CFA || now->ra.offset != -8 || now->kind == CFA_OTHER ||
-		now->reg > ROW_REG || !in_words(now->offset, INT16_MIN, INT16_MAX))
-		return row;
-	row.cfa = (int16_t)(now->offset / 8);
-	if (now->kind == CFA_PLAIN)
-		row.kind = (uint8_t)now->reg;
-	else if (now->addend == 0 || now->addend == 8)
-		row.kind = (uint8_t)(now->reg | ROW_DEREF | (now->addend ? ROW_PLUS_8 : 0));
 	return row;
 }
 
@@ -298,8 +349,13 @@ static void append(struct row_list *list, struct unwind_row row)
 static void emit(struct program *program)
 {
 	struct unwind_row row = row_of(program);
+	struct unwind_row *last =
+		program->out->len > 0 ? &program->out->rows[program->out->len - 1] : NULL;
 
 	row.pc = (uint32_t)(program->pc - program->base);
+	if (row.kind == ROW_JUMP && last && last->kind == REG_RSP && last->cfa == 1 &&
+		row.pc - last->pc == 1)
+		last->kind = ROW_LANDING;
 	append(program->out, row);
 }
 
@@ -402,6 +458,9 @@ static bool run_rule(struct program *program, struct cursor *cursor, uint8_t op)
 				RULE_AT_CFA, scaled((uint64_t)cursor_sleb(cursor), factor) });
 		return true;
 	case 0x09: /* register */
+		set_rule(program, reg,
+			(struct rule){ RULE_IN_REG, (int64_t)(cursor_uleb(cursor) & 0xff) });
+		return true;
 	case 0x14: /* val_offset */
 	case 0x15: /* val_offset_sf */
 		(void)cursor_uleb(cursor);

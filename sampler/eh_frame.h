@@ -15,8 +15,9 @@
 /*
  * One row holds from its pc to the next row's: how to get from a frame to its caller's.
  *
- *   CFA     = reg + cfa * 8             (plain)
- *           = *(reg + cfa * 8) + 0 or 8 (deref)
+ *   CFA = reg + cfa * 8                    (by the row's form)
+ *       = *(reg + cfa * 8) + 0, 8, 56, 64
+ *       = *(rsp + cfa * 8 + reg * 8) + 8
  *   return address = *(CFA - 8)
  *   caller's rbp   = rbp                (rbp == 0)
  *                  = *(CFA + rbp * 8)   (rbp < 0)
@@ -26,17 +27,34 @@ struct unwind_row {
 	uint32_t pc;  /* offset from the module's base */
 	int16_t cfa;  /* in units of 8 bytes */
 	int8_t rbp;   /* see above */
-	uint8_t kind; /* a register's DWARF number with flags, or one of the special kinds */
+	uint8_t kind; /* a register's DWARF number and a form, or one of the special kinds */
 };
 
-#define ROW_REG      0x0f
-#define ROW_DEREF    0x10
-#define ROW_PLUS_8   0x20 /* with ROW_DEREF */
+#define ROW_REG     0x0f
+#define ROW_FORM    0xf0
+#define ROW_PLAIN   0x00
+#define ROW_DEREF   0x10
+#define ROW_DEREF8  0x20
+#define ROW_DEREF56 0x30
+#define ROW_DEREF64 0x40
+#define ROW_INDEXED 0x50
+
+/* Special kinds. */
+#define ROW_SPECIAL  0xf0
 #define ROW_NONE     0xff /* nothing is known here */
 #define ROW_END      0xfe /* the outermost frame */
 #define ROW_SIGNAL   0xfd /* the kernel's signal frame lies at the stack pointer */
 #define ROW_PLT      0xfc /* CFA = rsp + 8, or + 16 when (pc & 15) >= cfa */
+#define ROW_JUMP     0xfb /* return address in register number cfa, stack pointer as the caller's */
+#define ROW_LANDING  0xfa /* return address at rsp, to be gone to as it is: see below */
 #define ROW_RBP_LOST 127
+
+/*
+ * An exception leaves the unwinding library by a jump to the handler's first instruction, which no
+ * call stands before.  gcc's end of such a function: CFA = rcx + 8 (ROW_REG_EH), then the
+ * one-byte instruction of ROW_LANDING, then ROW_JUMP.
+ */
+#define ROW_REG_EH 2
 
 struct row_list {
 	struct unwind_row *rows;

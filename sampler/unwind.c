@@ -139,8 +139,9 @@ static enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa)
 		return UNWIND_BAD_STACK;
 	walk->regs.pc = pc;
 	walk->regs.reg[ARCH_SP] = cfa;
-	/* Of the others only the frame pointer is tracked; the rest may have been changed. */
-	walk->regs.valid &= 1U << ARCH_SP | 1U << ARCH_FP;
+	/* Of the callee's registers only the frame pointer is tracked. Compiled code never needs the
+	 * scratch registers after a call; assembly does, and knows that its callee left them alone. */
+	walk->regs.valid &= 1U << ARCH_SP | 1U << ARCH_FP | ARCH_SCRATCH;
 	walk->pc_is_exact = false;
 	return UNWIND_COMPLETE;
 }
@@ -193,23 +194,40 @@ static enum unwind_end step_unknown_sigsafe(struct walk *walk)
 	return step_frame_pointer_sigsafe(walk);
 }
 
+/* On the way to the handler of an exception: its first instruction comes next, no call did. */
+static enum unwind_end step_landing_sigsafe(struct walk *walk, const struct unwind_row *row)
+{
+	unsigned reg = (unsigned)row->cfa;
+	enum unwind_end end = UNWIND_COMPLETE;
+
+	if (row->kind == ROW_LANDING)
+		end = leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8);
+	else if (has(walk, reg))
+		walk->regs.pc = walk->regs.reg[reg];
+	else
+		end = UNWIND_NO_ROW;
+	walk->regs.valid &= 1U << ARCH_SP | 1U << ARCH_FP;
+	walk->pc_is_exact = true;
+	return end;
+}
+
 static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, uintptr_t *cfa)
 {
-	unsigned reg = row->kind & ROW_REG;
+	/* By form: what is added to the word that was found. */
+	static const uint8_t addends[] = { 0, 0, 8, 56, 64, 8 };
+	unsigned reg = row->kind & ROW_REG, form = row->kind & ROW_FORM;
 
-	if (row->kind == ROW_PLT) {
-		*cfa = walk->regs.reg[ARCH_SP] + 8 +
-		       ((walk->regs.pc & 15) >= (uintptr_t)row->cfa ? 8 : 0);
-		return true;
-	}
 	if (!has(walk, reg))
 		return false;
-	*cfa = walk->regs.reg[reg] + (uintptr_t)((intptr_t)row->cfa * 8);
-	if (!(row->kind & ROW_DEREF))
+	*cfa = walk->regs.reg[reg];
+	if (form == ROW_INDEXED)
+		*cfa = walk->regs.reg[ARCH_SP] + *cfa * 8;
+	*cfa += (uintptr_t)((intptr_t)row->cfa * 8);
+	if (form == ROW_PLAIN)
 		return true;
 	if (!load_sigsafe(&walk->stack, *cfa, cfa))
 		return false;
-	*cfa += row->kind & ROW_PLUS_8 ? 8 : 0;
+	*cfa += addends[form >> 4];
 	return true;
 }
 
@@ -222,6 +240,7 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	if (!find_cfa_sigsafe(walk, row, &cfa))
 		return UNWIND_NO_ROW;
 	end = leave_frame_sigsafe(walk, cfa);
+	walk->pc_is_exact = row->kind == ROW_REG_EH;
 	if (end != UNWIND_COMPLETE || row->rbp == 0)
 		return end;
 	if (row->rbp < 0)
@@ -233,7 +252,8 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 		fp_known = fp_known &&
 			   load_sigsafe(&walk->stack, fp + (uintptr_t)(row->rbp - 1) * 8, &fp);
 	walk->regs.reg[ARCH_FP] = fp;
-	walk->regs.valid = 1U << ARCH_SP | (fp_known ? 1U << ARCH_FP : 0);
+	walk->regs.valid &= ~(1U << ARCH_FP);
+	walk->regs.valid |= fp_known ? 1U << ARCH_FP : 0;
 	return UNWIND_COMPLETE;
 }
 
@@ -256,6 +276,13 @@ static enum unwind_end step_sigsafe(struct walk *walk, bool *outermost)
 		return step_signal_sigsafe(walk);
 	case ROW_NONE:
 		return step_unknown_sigsafe(walk);
+	case ROW_PLT:
+		return leave_frame_sigsafe(
+			walk, walk->regs.reg[ARCH_SP] +
+				      ((walk->regs.pc & 15) >= (uintptr_t)row->cfa ? 16 : 8));
+	case ROW_LANDING:
+	case ROW_JUMP:
+		return step_landing_sigsafe(walk, row);
 	default:
 		return step_row_sigsafe(walk, row);
 	}

@@ -15,6 +15,9 @@
 #define ARCH_FP   6
 #define ARCH_SP   7
 
+/* Those that a function may change without saving them: rax, rdx, rcx, rsi, rdi, r8 to r11. */
+#define ARCH_SCRATCH 0x0f37U
+
 /* The general registers in the kernel's order (struct sigcontext), by DWARF number. */
 static const uint8_t arch_context_index[ARCH_REGS] = { REG_RAX, REG_RDX, REG_RCX, REG_RBX,
 	REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13,

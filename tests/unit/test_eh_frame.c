@@ -49,13 +49,24 @@ static const struct {
 	{ "rbp the same again", { 0x86, 0x02, 0x41, 0x08, 0x06 }, 5,
 		{ { 0, RSP, 1, -2 }, { 1, RSP, 1, 0 } }, 2 },
 	{ "rbp in another register", { 0x09, 0x06, 0x00 }, 3, { { 0, RSP, 1, ROW_RBP_LOST } }, 1 },
+	{ "the end of a function that goes to an exception's handler",
+		{ 0x0c, 0x02, 0x08, 0x42, 0x0c, 0x07, 0x08, 0x41, 0x0e, 0x00, 0x09, 0x10, 0x02 }, 13,
+		{ { 0, ROW_REG_EH, 1, 0 }, { 2, ROW_LANDING, 1, 0 }, { 3, ROW_JUMP, 2, 0 } }, 3 },
 	{ "rbp as a value", { 0x14, 0x06, 0x02 }, 3, { { 0, RSP, 1, ROW_RBP_LOST } }, 1 },
 	{ "rbp by an expression as realigned code has it", { 0x10, 0x06, 0x02, 0x76, 0x00 }, 5,
 		{ { 0, RSP, 1, 1 } }, 1 },
 	{ "CFA by reference", { 0x0f, 0x03, 0x76, 0x78, 0x06 }, 5,
 		{ { 0, RBP | ROW_DEREF, -1, 0 } }, 1 },
 	{ "CFA by reference and 8", { 0x0f, 0x05, 0x77, 0x10, 0x06, 0x23, 0x08 }, 7,
-		{ { 0, RSP | ROW_DEREF | ROW_PLUS_8, 2, 0 } }, 1 },
+		{ { 0, RSP | ROW_DEREF8, 2, 0 } }, 1 },
+	{ "CFA by reference and what lies between",
+		{ 0x0f, 0x05, 0x77, 0x10, 0x06, 0x23, 0x38, 0x42, 0x0f, 0x05, 0x77, 0x10, 0x06, 0x23, 0x40 }, 15,
+		{ { 0, RSP | ROW_DEREF56, 2, 0 }, { 2, RSP | ROW_DEREF64, 2, 0 } }, 2 },
+	{ "CFA behind an array",
+		{ 0x0f, 0x0a, 0x77, 0x08, 0x79, 0x00, 0x38, 0x1e, 0x22, 0x06, 0x23, 0x08 }, 12,
+		{ { 0, 9 | ROW_INDEXED, 1, 0 } }, 1 },
+	{ "CFA by reference and what no row has", { 0x0f, 0x05, 0x77, 0x10, 0x06, 0x23, 0x18 }, 7,
+		{ { 0, ROW_NONE, 0, 0 } }, 1 },
 	{ "procedure linkage table",
 		{ 0x0f, 0x0b, 0x77, 0x08, 0x80, 0x00, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22 }, 13,
 		{ { 0, ROW_PLT, 11, 0 } }, 1 },
@@ -143,7 +154,7 @@ static void check_row(const struct unwind_row *row, const struct want *want)
 	assert_int_equal(row->pc, want->pc);
 	assert_int_equal(row->kind, want->kind);
 	assert_int_equal(row->cfa, want->cfa);
-	if (want->kind <= (ROW_REG | ROW_DEREF | ROW_PLUS_8))
+	if (want->kind < ROW_SPECIAL)
 		assert_int_equal(row->rbp, want->rbp);
 }
 

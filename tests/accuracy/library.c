@@ -1,0 +1,4 @@
+/* The same four, to be found in a library that is loaded while the program runs. */
+#include "shares.h"
+
+SHARES(spin)

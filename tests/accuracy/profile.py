@@ -1,0 +1,63 @@
+"""Reading profile.proto (github.com/google/pprof) far enough to count: stacks of names, with values."""
+import gzip
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+
+
+def fields(data):
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        if key & 7 == 0:
+            value, at = varint(data, at)
+        elif key & 7 == 2:
+            length, at = varint(data, at)
+            value, at = data[at:at + length], at + length
+        else:
+            raise ValueError(f"wire type {key & 7}")
+        yield key >> 3, value
+
+
+def numbers(data):
+    at = 0
+    while at < len(data):
+        value, at = varint(data, at)
+        yield value
+
+
+class Profile:
+    """stacks: [(function names, leaf first; count)]; comments: [text]."""
+
+    def __init__(self, gzipped):
+        samples, strings, comments, functions, locations = [], [], [], {}, {}
+        for number, value in fields(gzip.decompress(gzipped)):
+            if number == 2:
+                samples.append(dict(fields(value)))
+            elif number == 4:
+                line = [dict(fields(v)) for n, v in fields(value) if n == 4]
+                locations[dict(fields(value))[1]] = line[-1][1]
+            elif number == 5:
+                function = dict(fields(value))
+                functions[function[1]] = function[2]
+            elif number == 6:
+                strings.append(value.decode())
+            elif number == 13:
+                comments.append(value)
+        self.comments = [strings[c] for c in comments]
+        self.stacks = [([strings[functions[locations[i]]] for i in numbers(s[1])],
+                        next(numbers(s[2]))) for s in samples]
+
+    def total(self):
+        return sum(count for _, count in self.stacks)
+
+    def count(self, holds):
+        return sum(count for stack, count in self.stacks if holds(stack))
