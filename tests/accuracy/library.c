@@ -1,4 +1,4 @@
 /* The same four, to be found in a library that is loaded while the program runs. */
-#include "shares.h"
+#include "tests/accuracy/shares.h"
 
 SHARES(spin)

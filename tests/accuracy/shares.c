@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "shares.h"
+#include "tests/accuracy/shares.h"
 
 static int zero;
 static int reads; /* the pieces of work are system calls */

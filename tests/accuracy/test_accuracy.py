@@ -69,7 +69,7 @@ def profile_of(command, folder):
 def compile_program(folder, sources, flags):
     program = folder / "program"
     compiler = "c++" if sources[0].endswith(".cc") else CC
-    subprocess.run([compiler, "-O2", "-o", program, *[HERE / s for s in sources], *flags], check=True)
+    subprocess.run([compiler, "-O2", "-I", HERE.parents[1], "-o", program, *[HERE / s for s in sources], *flags], check=True)
     return program
 
 
@@ -110,7 +110,7 @@ class Accuracy(unittest.TestCase):
                 names = names_of(program)
                 subprocess.run(["strip", program], check=True)
             if mode and mode[0] == "library":
-                subprocess.run([CC, "-O2", "-fPIC", "-shared", "-o", folder / "library.so",
+                subprocess.run([CC, "-O2", "-I", HERE.parents[1], "-fPIC", "-shared", "-o", folder / "library.so",
                                 HERE / "library.c"], check=True)
                 mode = (*mode, folder / "library.so")
             profile = profile_of([program, *mode], folder)

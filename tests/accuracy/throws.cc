@@ -3,7 +3,7 @@
 #include <string>
 
 extern "C" {
-#include "shares.h"
+#include "tests/accuracy/shares.h"
 }
 
 static volatile bool always = true;
