@@ -3,7 +3,6 @@
 Every step says what it does and how it went; what this build does not have yet is left out and said.
 """
 import argparse
-import base64
 import http.client
 import json
 import os
@@ -80,67 +79,6 @@ def build(root):
                 raise Failed(f"{' '.join(words)} failed; the whole log is {log}:\n{tail}")
 
 
-# ---- keys
-
-
-def openssl(*words, stdin=None):
-    done = subprocess.run(["openssl", *map(str, words)], input=stdin, capture_output=True, check=False)
-    if done.returncode:
-        raise Failed(f"openssl {words[0]}: {done.stderr.decode()}")
-    return done.stdout
-
-
-def new_key(path):
-    openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
-    path.chmod(0o600)
-
-
-def make_certificates(folder):
-    """A throw-away authority; a server's and a client's certificate of it; the key that signs tokens."""
-    new_key(folder / "ca.key")
-    openssl("req", "-x509", "-new", "-key", folder / "ca.key", "-out", folder / "ca.pem", "-days", "30", "-subj",
-            "/CN=Postern quickstart", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-    for name, purpose, san in (("server", "serverAuth", "DNS:localhost,IP:127.0.0.1,IP:::1"),
-                               ("client", "clientAuth", "URI:spiffe://quickstart.local/oncall/you")):
-        key, request, extensions = (folder / f"{name}.{kind}" for kind in ("key", "csr", "ext"))
-        new_key(key)
-        extensions.write_text(f"extendedKeyUsage={purpose}\nsubjectAltName={san}\nbasicConstraints=CA:FALSE\n")
-        openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
-        openssl("x509", "-req", "-in", request, "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key",
-                "-CAcreateserial", "-days", "30", "-extfile", extensions, "-out", folder / f"{name}.pem")
-        request.unlink()
-        extensions.unlink()
-    new_key(folder / "jwt.key")
-    openssl("pkey", "-in", folder / "jwt.key", "-pubout", "-out", folder / "jwt.pub.pem")
-
-
-def base64url(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def issue_token(folder):
-    """An ES256 token, good for TOKEN_SECONDS, in the file `token`."""
-    now = int(time.time())
-    parts = ({"alg": "ES256", "typ": "JWT"},
-             {"iss": "https://quickstart.local", "aud": "postern", "sub": "you", "scope": "pprof:read",
-              "iat": now, "exp": now + TOKEN_SECONDS})
-    signed = ".".join(base64url(json.dumps(part).encode()) for part in parts)
-    der = openssl("dgst", "-sha256", "-sign", folder / "jwt.key", stdin=signed.encode())
-    at, numbers = 2, b""
-    for _ in range(2):  # SEQUENCE { INTEGER r, INTEGER s }; a token has them side by side
-        size = der[at + 1]
-        numbers += int.from_bytes(der[at + 2:at + 2 + size], "big").to_bytes(32, "big")
-        at += 2 + size
-    write_secret(folder / "token", f"{signed}.{base64url(numbers)}\n")
-
-
-def write_secret(path, text):
-    new = path.with_name(path.name + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    new.rename(path)
-
-
 CONFIGURATION = """# Made by ./quickstart: the gate in front of two services on this machine.
 gateway = {{ listen = [ "127.0.0.1:{port}" ]; runtime_dir = "{dir}"; drain = "5s"{user} }};
 tls = {{ certificate = "{dir}/server.pem"; key = "{dir}/server.key"; client_ca = "{dir}/ca.pem" }};
@@ -152,7 +90,7 @@ jwt = (
 );
 grants = (
   {{ match = {{ scope = "pprof:read" }}; targets = [ "*" ]; profiles = [ "*", "symbol", "cmdline" ] }},
-  {{ match = {{ method = "mtls"; san = "URI:spiffe://quickstart.local/oncall/*" }};
+  {{ match = {{ method = "mtls"; san = "URI:spiffe://postern.local/client/*" }};
     targets = [ "*" ]; profiles = [ "*", "symbol", "cmdline" ]; max_seconds = 120 }}
 );
 audit = {{ file = "{dir}/audit.jsonl" }};
@@ -172,10 +110,6 @@ class Quickstart:
 
     def has(self, name):
         return (self.bin / name).exists()
-
-    def commands(self):
-        said = command(self.bin / "postern", "help").stdout
-        return set(re.findall(r"^  (\w+) ", said, re.M))
 
     def leave_out(self, what):
         self.left_out.append(what)
@@ -218,29 +152,28 @@ class Quickstart:
 
     # -- the steps
 
+    def issue_token(self):
+        self.postern("token", "issue", "--key", self.dir / "jwt.key", "--issuer", "https://quickstart.local",
+                     "--subject", "you", "--scope", "pprof:read", "--ttl", f"{TOKEN_SECONDS}s", "-o",
+                     self.dir / "token")
+
     def start_services(self):
         pprof = free_port()
-        if "exec" in self.commands():
-            words = [self.bin / "postern", "exec", "--name", "vtp", "--listen", f"127.0.0.1:{pprof}", "--",
-                     self.bin / "vtp-demo", "--load", "20", "--hot"]
-        else:
-            words = [self.bin / "vtp-demo", "--load", "20", "--hot"]
-            self.leave_out("postern exec (the demo runs without the sampler)")
+        words = [self.bin / "postern", "exec", "--name", "vtp", "--listen", f"127.0.0.1:{pprof}", "--",
+                 self.bin / "vtp-demo", "--load", "20", "--hot"]
         demo = self.start("vtp-demo", *words)
         self.ports["vtp"] = self.wait_listening("vtp-demo", demo)
         say(f"   vtp-demo   http://127.0.0.1:{self.ports['vtp']}/api/v1/courses")
-        if "exec" in self.commands():
-            wait_for(lambda: answers(pprof), "the sampler in vtp-demo")
-            self.ports["vtp-pprof"] = pprof
-            self.targets.append(f'{{ name = "vtp"; address = "127.0.0.1:{pprof}"; default = true }}')
-            say(f"   its sampler http://127.0.0.1:{pprof}/debug/pprof/")
+        wait_for(lambda: answers(pprof), "the sampler in vtp-demo")
+        self.ports["vtp-pprof"] = pprof
+        self.targets.append(f'{{ name = "vtp"; address = "127.0.0.1:{pprof}"; default = true }}')
+        say(f"   its sampler http://127.0.0.1:{pprof}/debug/pprof/")
         if not self.has("go-server"):
             self.leave_out("the Go server (no `go` on this machine)")
             return
         server = self.start("go-server", self.bin / "go-server")
         self.ports["go"] = self.wait_listening("go-server", server)
-        self.targets.append(f'{{ name = "go"; address = "127.0.0.1:{self.ports["go"]}"'
-                            f'{"" if "vtp-pprof" in self.ports else "; default = true"} }}')
+        self.targets.append(f'{{ name = "go"; address = "127.0.0.1:{self.ports["go"]}" }}')
         say(f"   go-server  http://127.0.0.1:{self.ports['go']}/debug/pprof/")
 
     def start_gate(self):
@@ -323,10 +256,7 @@ class Quickstart:
             record = json.loads(line)
             words = [str(record.get(k)) for k in ("seq", "event", "target", "path", "status", "reason") if k in record]
             say("   " + "  ".join(words))
-        if "audit" in self.commands():
-            say("   " + self.postern("audit", "verify", self.dir / "audit.jsonl").stdout.strip())
-        else:
-            self.leave_out("postern audit verify")
+        say("   " + self.postern("audit", "verify", self.dir / "audit.jsonl").stdout.strip())
 
     def open_access(self):
         step("Opening access for 15 minutes")
@@ -358,11 +288,12 @@ class Quickstart:
         build(self.root)
         self.dir.mkdir(parents=True, exist_ok=True)
         self.dir.chmod(0o755 if os.geteuid() == 0 else 0o700)
-        for old in ("admin.sock", "audit.jsonl", "posternd.pid"):
+        for old in ("admin.sock", "audit.jsonl", "posternd.pid", "ca.pem", "ca.key", "server.pem", "server.key",
+                    "client.pem", "client.key", "jwt.key", "jwt.pub.pem"):
             (self.dir / old).unlink(missing_ok=True)
-        step(f"Throw-away certificates and a signing key in {self.dir}")
-        make_certificates(self.dir)
-        issue_token(self.dir)
+        step("Throw-away certificates, a signing key, a token")
+        say("   " + self.postern("cert", "init", "--dir", self.dir).stdout.strip())
+        self.issue_token()
         step("Two services")
         self.start_services()
         if not self.has("posternd"):
@@ -400,7 +331,7 @@ class Quickstart:
                 if process.poll() is not None:
                     raise Failed(f"{name} ended with {process.returncode}: {self.log_of(name)[-2000:]}")
             if time.monotonic() > renewed + TOKEN_SECONDS / 2:
-                issue_token(self.dir)
+                self.issue_token()
                 renewed = time.monotonic()
 
 
