@@ -258,12 +258,9 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 }
 
 /* One frame up. `*outermost` says that there is none. */
-static enum unwind_end step_sigsafe(struct walk *walk, bool *outermost)
+static enum unwind_end step_sigsafe(
+	struct walk *walk, const struct unwind_row *row, bool *outermost)
 {
-	uintptr_t pc = walk->regs.pc - (walk->pc_is_exact ? 0 : 1);
-	const struct unwind_row *row =
-		walk->set ? table_set_find_sigsafe(walk->set, pc, &walk->table) : NULL;
-
 	if (!row) {
 		table_set_note_miss_sigsafe();
 		return step_unknown_sigsafe(walk);
@@ -288,16 +285,56 @@ static enum unwind_end step_sigsafe(struct walk *walk, bool *outermost)
 	}
 }
 
+/*
+ * A return address at which another row begins may be none: while an exception is on its way, the
+ * library has written its handler's address in the place of one, and for a handler it is the row
+ * after that holds.  Whether a call stands before would not tell, since calls that never return do,
+ * too.  So the row before is tried first, and when that leads nowhere, the one after.
+ */
+struct doubt {
+	struct walk walk; /* as it was at the last such frame */
+	size_t len;       /* 0: there was none */
+};
+
+static void note_doubt_sigsafe(
+	struct doubt *doubt, const struct walk *walk, const struct unwind_row *row, size_t len)
+{
+	const struct table *table = walk->table;
+
+	if (walk->pc_is_exact || !row || row + 1 >= table->rows + table->rows_len ||
+		row[1].pc != walk->regs.pc - table->start)
+		return;
+	doubt->walk = *walk;
+	doubt->len = len;
+}
+
+static bool take_back_sigsafe(struct doubt *doubt, struct walk *walk, size_t *len)
+{
+	unsigned probes = walk->stack.probes;
+
+	if (doubt->len == 0)
+		return false;
+	*walk = doubt->walk;
+	*len = doubt->len - 1;
+	walk->stack.probes = probes;
+	walk->pc_is_exact = true;
+	doubt->len = 0;
+	return true;
+}
+
 static enum unwind_end walk_frames_sigsafe(
 	struct walk *walk, uintptr_t *pcs, size_t max, size_t *len)
 {
 	enum unwind_end end = UNWIND_COMPLETE;
 	bool outermost = false;
+	struct doubt doubt;
 
-	*len = 0;
+	doubt.len = *len = 0;
 	walk->pc_is_exact = true;
 	walk->set = table_set_enter_sigsafe();
-	for (;;) {
+	do {
+		const struct unwind_row *row = NULL;
+
 		if (*len == max) {
 			end = UNWIND_DEPTH;
 			break;
@@ -305,10 +342,14 @@ static enum unwind_end walk_frames_sigsafe(
 		/* A frame that a signal interrupted is exact too; one past it reads as the others. */
 		pcs[*len] = walk->regs.pc + (walk->pc_is_exact && *len > 0 ? 1 : 0);
 		++*len;
-		end = step_sigsafe(walk, &outermost);
-		if (end != UNWIND_COMPLETE || outermost || walk->regs.pc == 0)
+		if (walk->set)
+			row = table_set_find_sigsafe(walk->set,
+				walk->regs.pc - (walk->pc_is_exact ? 0 : 1), &walk->table);
+		note_doubt_sigsafe(&doubt, walk, row, *len);
+		end = step_sigsafe(walk, row, &outermost);
+		if (end != UNWIND_COMPLETE && !take_back_sigsafe(&doubt, walk, len))
 			break;
-	}
+	} while (!outermost && walk->regs.pc != 0);
 	table_set_leave_sigsafe();
 	return end;
 }
