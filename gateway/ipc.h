@@ -27,8 +27,12 @@ enum ipc_type {
 	/* scribe -> keeper: record `number` of `worker` is on disk and asks for the target that the
 	 * payload names. */
 	IPC_RECEIPT,
-	/* scribe -> keeper: the last line's sequence number is `number`, its hash the payload. */
+	/* scribe -> keeper: the last line's sequence number is `number`, its hash the payload.
+	 * keeper -> scribe: at first, the head that it kept; later, a question that is answered as
+	 * soon as everything before it is written. */
 	IPC_HEAD,
+	/* keeper -> scribe: go on in the descriptor's file (audit_file_open()). */
+	IPC_REOPEN,
 	/* keeper -> worker, keeper -> scribe: the descriptor is an audit channel. For the scribe it
 	 * is that of `worker`; for a worker it replaces the one that broke with an earlier scribe. */
 	IPC_CHANNEL,

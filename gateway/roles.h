@@ -20,8 +20,9 @@ enum {
 	WORKER_FD_TABLE = 7,     /* table.h */
 	WORKER_FD_LISTENERS = 8, /* the first of them; non-blocking */
 
-	SCRIBE_FD_FOLDER = 4, /* the folder that the audit file lies in */
+	SCRIBE_FD_FILE = 4,   /* the audit file, from audit_file_open() */
 	SCRIBE_FD_CONF = 5,   /* sealed: conf_files_pack() */
+	SCRIBE_FD_FOLDER = 6, /* the folder that the audit file lies in */
 };
 
 struct worker_start {
@@ -31,6 +32,8 @@ struct worker_start {
 };
 
 int worker_main(const struct worker_start *start);
-int scribe_main(void);
+
+/* `check_all`: read the whole audit file, not its last line alone. */
+int scribe_main(bool check_all);
 
 #endif

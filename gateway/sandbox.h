@@ -8,15 +8,15 @@
 
 enum sandbox_role {
 	SANDBOX_WORKER,
-	SANDBOX_SCRIBE, /* as a worker, but may create, rename and append to files in one folder */
+	SANDBOX_SCRIBE,
 };
 
 /*
  * Become gateway.user (when root), with no_new_privs, not dumpable, without core files, then behind
- * Landlock (where the kernel has it) and a seccomp filter: EPERM by default, death for exec and
- * ptrace. What later opens files or reads random numbers lazily must have done so before: this
- * makes OpenSSL and jansson do it. `folder` is the scribe's, or -1.
+ * Landlock (where the kernel has it: no file, no TCP port) and a seccomp filter: EPERM by default,
+ * death for exec and ptrace. What later opens files or reads random numbers lazily must have done
+ * so before; this makes OpenSSL, jansson and the time zone do it.
  */
-int sandbox_enter(enum sandbox_role role, const struct conf *conf, int folder, struct err *err);
+int sandbox_enter(enum sandbox_role role, const struct conf *conf, struct err *err);
 
 #endif

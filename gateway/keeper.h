@@ -1,0 +1,175 @@
+/*
+ * keeper.h - the process that holds the switch: what its parts share.
+ *
+ * keeper.c: start, signals, opening, closing, stopping.  keeper_conf.c: load and reload.
+ * keeper_audit.c: its own records, the scribe, the head of the chain.  keeper_workers.c: workers from
+ * birth to burial.  listeners.c: sockets.  admin.c: the admin socket.
+ *
+ * There are two states, open and closed; what still drains after a close or a reload is a property
+ * of the children, not of the keeper.  settle() is called after every event, and lets go whatever is
+ * not needed any more.
+ */
+#ifndef GATEWAY_KEEPER_H
+#define GATEWAY_KEEPER_H
+
+#include <sys/types.h>
+
+#include <event2/event.h>
+
+#include "audit/chain.h"
+#include "conf/files.h"
+#include "gateway/access.h"
+#include "gateway/ipc.h"
+#include "gateway/listeners.h"
+#include "gateway/switch.h"
+#include "gateway/table.h"
+
+#define KEEPER_LOST_MS    5000 /* this long without an audit log, and access closes */
+#define KEEPER_TICK_MS    250
+#define KEEPER_TEXT_MAX   256
+#define KEEPER_ERRORS_MAX ((size_t)64 << 10)
+
+/* Who asked for a change, for the audit. */
+struct actor {
+	bool has_peer;
+	uint32_t uid, pid, login_uid;
+	const char *via; /* "admin", "signal", "configuration" */
+};
+
+struct keeper;
+
+/* Called once the record is on disk (ok), or will not be. */
+typedef void (*record_done)(struct keeper *keeper, void *arg, bool ok);
+
+/* A record of the keeper's own that is not acknowledged yet. */
+struct pending_record {
+	struct pending_record *next;
+	uint64_t number;
+	bool is_sent;
+	struct buf wire;
+	record_done done; /* or NULL */
+	void *arg;
+};
+
+struct child {
+	struct child *next;
+	struct keeper *keeper;
+	struct event *readable;
+	pid_t pid;
+	int control;     /* -1 once closed: it is to end */
+	uint32_t number; /* never used twice */
+	uint32_t index;  /* of a worker: its column in the table */
+	uint64_t generation;
+	bool is_ready, is_draining;
+	uint64_t cut_ms;  /* draining: when it is cut; 0: never */
+	uint64_t kill_ms; /* when it is killed; 0: never */
+};
+
+/* An opening or a prolongation that waits for its record. */
+struct opening {
+	struct keeper *keeper;
+	uint64_t ttl_ms;
+	uint64_t closings; /* when asked: a close since then cancels it */
+	char by[KEEPER_TEXT_MAX], reason[AUDIT_TEXT_MAX];
+	void (*answer)(void *arg, int status, const char *detail);
+	void *arg;
+};
+
+struct keeper {
+	struct event_base *base;
+	struct event *signals, *expiry, *tick;
+	int signal_fd, expiry_fd, self_fd;
+
+	const char *conf_path;
+	struct conf *conf;
+	struct conf_files *files;
+	int conf_fd; /* what children get */
+	uint64_t generation;
+
+	bool is_started, is_open, is_stopping, has_stop_record;
+	int exit_code;
+	uint64_t stop_ms; /* when stopping gives up waiting for the audit */
+	struct access_window window;
+	struct switch_state *state;
+	int switch_fd;
+	uint64_t closings;
+	size_t openings; /* that wait for their record */
+	char opened_by[KEEPER_TEXT_MAX], reason[AUDIT_TEXT_MAX];
+	struct listeners listeners;
+
+	struct child *workers;
+	uint32_t last_number;
+	struct table *table;
+	int table_fd;
+	uint64_t respawn_ms; /* when a missing worker is replaced; 0: none is missing */
+	uint64_t backoff_ms, born_ms;
+
+	struct child *scribe; /* NULL: none */
+	bool is_scribe_leaving;
+	int audit_fd;
+	int audit_folder;
+	struct audit_head head;
+	bool is_head_saved;
+	struct pending_record *records, **records_end;
+	size_t records_len;
+	uint64_t last_record;
+	uint64_t
+		scribe_lost_ms; /* since when there is none though one is needed; 0: there is */
+	unsigned scribe_asked_ticks; /* turns of the clock since it was asked; 0: it was not */
+	uint64_t scribe_respawn_ms, scribe_backoff_ms;
+
+	struct admin *admin;
+	uint64_t opened_total, worker_deaths_total, scribe_deaths_total;
+};
+
+/* keeper.c */
+int keeper_main(const char *conf_path);
+/* `answer` is called once, maybe at once. Statuses: 200, 409 (cannot bind), 503 (no audit). */
+void keeper_open(struct keeper *keeper, const struct actor *actor, uint64_t ttl_ms,
+	struct sv reason, void (*answer)(void *arg, int status, const char *detail), void *arg);
+/* `event`: AUDIT_CLOSED or AUDIT_EXPIRED. Nothing when closed. */
+void keeper_close(struct keeper *keeper, const struct actor *actor, enum audit_event event,
+	const char *reason);
+void keeper_settle(struct keeper *keeper);
+struct actor keeper_actor(const char *via, uint32_t uid, uint32_t pid);
+void keeper_set_expiry(struct keeper *keeper);
+
+/* keeper_conf.c */
+int keeper_load(const char *path, struct conf **conf, struct conf_files **files, int *conf_fd,
+	struct conf_errors *errors);
+/* 0, or -1 with the errors; both are logged and audited. */
+int keeper_reload(struct keeper *keeper, const struct actor *actor, struct conf_errors *errors);
+
+/* keeper_audit.c */
+int audit_start(struct keeper *keeper, struct err *err);
+void audit_record(struct keeper *keeper, const struct actor *actor, struct audit_record *record,
+	record_done done, void *arg);
+int audit_reopen(struct keeper *keeper, struct err *err);
+/* The channel that a new scribe needs for this worker; the worker's end, or -1. */
+int audit_channel(struct keeper *keeper, uint32_t worker, struct err *err);
+void audit_tick(struct keeper *keeper, uint64_t now_ms);
+void audit_let_go(struct keeper *keeper);
+void audit_scribe_died(struct keeper *keeper, int status);
+void audit_stop(struct keeper *keeper);
+
+/* keeper_workers.c */
+void workers_start(struct keeper *keeper);
+/* Accept nothing more, be cut after `drain_ms`; `conf_fd` of a reload, or -1. */
+#define WORKERS_NO_CUT UINT64_MAX
+void workers_drain(struct keeper *keeper, uint64_t drain_ms, int conf_fd);
+void workers_cut(struct keeper *keeper, const char *reason);
+void workers_channels(struct keeper *keeper);
+void workers_tick(struct keeper *keeper, uint64_t now_ms);
+bool workers_died(struct keeper *keeper, pid_t pid, int status);
+void workers_receipt(struct keeper *keeper, const struct ipc_message *receipt);
+
+/* children.c */
+/* Start this binary anew with `fds` as descriptors 3 and up. Takes nothing. */
+int child_spawn(struct keeper *keeper, char *const argv[], const int *fds, size_t fds_len,
+	pid_t *pid, struct err *err);
+struct child *child_new(struct keeper *keeper, int control, event_callback_fn readable);
+void child_close(struct child *child);
+void child_free(struct child *child);
+void child_describe(int status, char *out, size_t size);
+
+#endif
