@@ -124,6 +124,7 @@ static uint64_t load(word *at)
 	return atomic_load_explicit(at, memory_order_acquire);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written when the swap fails */
 static bool swap(word *at, uint64_t *seen, uint64_t wanted)
 {
 	return atomic_compare_exchange_weak_explicit(
@@ -250,17 +251,17 @@ static uint32_t count_slots(struct table *table, uint64_t tag, uint64_t *soonest
 	return count;
 }
 
-int table_slot_take(struct table *table, uint32_t worker, struct sv key, uint32_t max,
-	uint64_t until_ms, uint64_t now_ms, uint64_t *left_ms)
+int table_slot_take(struct table *table, uint32_t worker, const struct table_capture *capture,
+	uint64_t now_ms, uint64_t *left_ms)
 {
-	uint64_t tag = SLOT_TAG(hash(table, 0, key)), soonest_s;
-	uint64_t value =
-		tag << 40 | (uint64_t)(worker + 1) << 32 | (seconds_up(until_ms) & LOW32);
+	uint64_t tag = SLOT_TAG(hash(table, 0, capture->key)), soonest_s;
+	uint64_t value = tag << 40 | (uint64_t)(worker + 1) << 32 |
+			 (seconds_up(capture->until_ms) & LOW32);
 	int slot = -1;
 
 	assert(worker < TABLE_WORKERS_MAX);
 	*left_ms = 1000;
-	if (count_slots(table, tag, &soonest_s) < max) {
+	if (count_slots(table, tag, &soonest_s) < capture->max) {
 		for (int i = 0; i < SLOTS && slot < 0; i++) {
 			uint64_t seen = 0;
 
@@ -270,7 +271,7 @@ int table_slot_take(struct table *table, uint32_t worker, struct sv key, uint32_
 		if (slot < 0)
 			return -1;
 		/* Two that came at once may both have counted too few: then neither has it. */
-		if (count_slots(table, tag, &soonest_s) <= max)
+		if (count_slots(table, tag, &soonest_s) <= capture->max)
 			return slot;
 		table_slot_free(table, worker, slot);
 		return -1;

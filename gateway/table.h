@@ -56,10 +56,17 @@ void table_set_until(struct table *table, enum table_term kind, struct sv key,
 uint64_t table_left_ms(
 	struct table *table, enum table_term kind, struct sv key, uint64_t now_ms);
 
-/* One of `max` slots of `key` for a capture that ends about `until_ms`: a number to give back with
- * table_slot_free(), or -1 and in `*left_ms` when the next will be free. */
-int table_slot_take(struct table *table, uint32_t worker, struct sv key, uint32_t max,
-	uint64_t until_ms, uint64_t now_ms, uint64_t *left_ms);
+/* A capture that is to begin: of what, how many of it there may be, and when about it ends. */
+struct table_capture {
+	struct sv key;
+	uint32_t max;
+	uint64_t until_ms;
+};
+
+/* One of the capture's slots: a number to give back with table_slot_free(), or -1 and in
+ * `*left_ms` when the next will be free. */
+int table_slot_take(struct table *table, uint32_t worker, const struct table_capture *capture,
+	uint64_t now_ms, uint64_t *left_ms);
 void table_slot_free(struct table *table, uint32_t worker, int slot);
 
 /* Count a connection of `key`; false, and not counted, when there are `max_all` of all workers or

@@ -121,6 +121,14 @@ static void test_terms(void **state)
 	table_unmap(table);
 }
 
+static int take_slot(struct table *table, uint32_t worker, const char *key, uint32_t max,
+	uint64_t until_ms, uint64_t now_ms, uint64_t *left_ms)
+{
+	struct table_capture capture = { sv_from_cstr(key), max, until_ms };
+
+	return table_slot_take(table, worker, &capture, now_ms, left_ms);
+}
+
 static void test_slots(void **state)
 {
 	struct table *table = new_table();
@@ -128,22 +136,21 @@ static void test_slots(void **state)
 	int first, second;
 
 	(void)state;
-	first = table_slot_take(table, 0, SV("vtp"), 2, now + 30000, now, &left);
-	second = table_slot_take(table, 1, SV("vtp"), 2, now + 10000, now, &left);
+	first = take_slot(table, 0, "vtp", 2, now + 30000, now, &left);
+	second = take_slot(table, 1, "vtp", 2, now + 10000, now, &left);
 	assert_true(first >= 0 && second >= 0 && first != second);
-	assert_int_equal(table_slot_take(table, 0, SV("vtp"), 2, now + 5000, now, &left), -1);
+	assert_int_equal(take_slot(table, 0, "vtp", 2, now + 5000, now, &left), -1);
 	assert_int_equal(left, 10000);
-	assert_true(table_slot_take(table, 0, SV("jobs"), 2, now + 5000, now, &left) >= 0);
+	assert_true(take_slot(table, 0, "jobs", 2, now + 5000, now, &left) >= 0);
 	table_slot_free(table, 0, first);
-	assert_true(table_slot_take(table, 0, SV("vtp"), 2, now + 5000, now, &left) >= 0);
+	assert_true(take_slot(table, 0, "vtp", 2, now + 5000, now, &left) >= 0);
 	/* A capture that is late promises a second, not the past. */
-	assert_int_equal(
-		table_slot_take(table, 0, SV("vtp"), 2, now + 99000, now + 60000, &left), -1);
+	assert_int_equal(take_slot(table, 0, "vtp", 2, now + 99000, now + 60000, &left), -1);
 	assert_int_equal(left, 1000);
 	/* What the dead one held is free again, what the other holds is not. */
 	table_free_worker(table, 1);
-	assert_true(table_slot_take(table, 2, SV("vtp"), 2, now + 5000, now, &left) >= 0);
-	assert_int_equal(table_slot_take(table, 2, SV("vtp"), 2, now + 5000, now, &left), -1);
+	assert_true(take_slot(table, 2, "vtp", 2, now + 5000, now, &left) >= 0);
+	assert_int_equal(take_slot(table, 2, "vtp", 2, now + 5000, now, &left), -1);
 	table_unmap(table);
 }
 
@@ -187,7 +194,7 @@ static void *take_all(void *arg)
 			assert_true(table_connections(shared, worker) == 1);
 			table_connection_remove(shared, worker, SV("c"));
 		}
-		slot = table_slot_take(shared, worker, SV("s"), 1, 1000, 1, &left);
+		slot = take_slot(shared, worker, "s", 1, 1000, 1, &left);
 		if (slot >= 0)
 			table_slot_free(shared, worker, slot);
 	}
@@ -209,7 +216,7 @@ static void test_at_once(void **state)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
 	assert_int_equal(atomic_load(&taken), 1000);
 	assert_int_equal(table_connections_all(shared), 0);
-	assert_true(table_slot_take(shared, 0, SV("s"), 1, 1000, 1, &left) >= 0);
+	assert_true(take_slot(shared, 0, "s", 1, 1000, 1, &left) >= 0);
 	table_unmap(shared);
 }
 
