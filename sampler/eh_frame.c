@@ -280,12 +280,12 @@ static int8_t row_rbp(const struct rule *rbp)
 static uint8_t row_kind(const struct state *now)
 {
 	static const struct {
-		enum cfa_kind kind;
 		int64_t addend;
+		enum cfa_kind kind;
 		uint8_t form;
-	} forms[] = { { CFA_DEREF, 0, ROW_DEREF }, { CFA_DEREF, 8, ROW_DEREF8 },
-		{ CFA_DEREF, 56, ROW_DEREF56 }, { CFA_DEREF, 64, ROW_DEREF64 },
-		{ CFA_INDEXED, 8, ROW_INDEXED } };
+	} forms[] = { { 0, CFA_DEREF, ROW_DEREF }, { 8, CFA_DEREF, ROW_DEREF8 },
+		{ 56, CFA_DEREF, ROW_DEREF56 }, { 64, CFA_DEREF, ROW_DEREF64 },
+		{ 8, CFA_INDEXED, ROW_INDEXED } };
 
 	if (now->ra.kind != RULE_AT_CFA || now->ra.offset != -8 || now->reg > ROW_REG ||
 		!in_words(now->offset, INT16_MIN, INT16_MAX))
@@ -528,6 +528,19 @@ static bool run(struct program *program, struct cursor cursor, const struct eh_f
 	return !cursor.broken;
 }
 
+/* See ROW_EH. */
+static void mark_eh(struct row_list *list, size_t from)
+{
+	bool found = false;
+
+	for (size_t i = from; i < list->len; i++)
+		found |= list->rows[i].kind == ROW_JUMP;
+	for (size_t i = from; found && i < list->len; i++) {
+		if (list->rows[i].kind < ROW_SPECIAL)
+			list->rows[i].kind |= ROW_EH;
+	}
+}
+
 static bool compile(const struct eh_frame *frame, const struct cie *cie,
 	struct cursor instructions, const struct eh_frame_range *range, struct row_list *out)
 {
@@ -553,6 +566,7 @@ static bool compile(const struct eh_frame *frame, const struct cie *cie,
 	}
 	if (program.pc < range->limit)
 		emit(&program);
+	mark_eh(out, len);
 	append(out, (struct unwind_row){
 			    .pc = (uint32_t)(range->limit - frame->base), .kind = ROW_NONE });
 	return true;

@@ -31,7 +31,8 @@ struct unwind_row {
 };
 
 #define ROW_REG     0x0f
-#define ROW_FORM    0xf0
+#define ROW_FORM    0x70
+#define ROW_EH      0x80 /* with a form: in a function that goes to exception handlers */
 #define ROW_PLAIN   0x00
 #define ROW_DEREF   0x10
 #define ROW_DEREF8  0x20
@@ -52,7 +53,8 @@ struct unwind_row {
 /*
  * An exception leaves the unwinding library by a jump to the handler's first instruction, which no
  * call stands before.  gcc's end of such a function: CFA = rcx + 8 (ROW_REG_EH), then the
- * one-byte instruction of ROW_LANDING, then ROW_JUMP.
+ * one-byte instruction of ROW_LANDING, then ROW_JUMP.  All rows of such a function are marked: it
+ * writes over its own return address before it gets there.
  */
 #define ROW_REG_EH 2
 

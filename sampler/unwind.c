@@ -153,11 +153,11 @@ static enum unwind_end step_signal_sigsafe(struct walk *walk)
 	if (++walk->signals > SIGNALS_MAX)
 		return UNWIND_BAD_STACK;
 	for (unsigned i = 0; i < ARCH_REGS; i++) {
-		if (!load_sigsafe(&walk->stack, gregs + arch_context_index[i] * 8U,
+		if (!load_sigsafe(&walk->stack, gregs + (uintptr_t)arch_context_index[i] * 8,
 			    &walk->regs.reg[i]))
 			return UNWIND_BAD_STACK;
 	}
-	if (!load_sigsafe(&walk->stack, gregs + REG_RIP * 8U, &walk->regs.pc))
+	if (!load_sigsafe(&walk->stack, gregs + (uintptr_t)REG_RIP * 8, &walk->regs.pc))
 		return UNWIND_BAD_STACK;
 	walk->regs.valid = ALL_REGISTERS;
 	walk->pc_is_exact = true;
@@ -240,7 +240,7 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	if (!find_cfa_sigsafe(walk, row, &cfa))
 		return UNWIND_NO_ROW;
 	end = leave_frame_sigsafe(walk, cfa);
-	walk->pc_is_exact = row->kind == ROW_REG_EH;
+	walk->pc_is_exact = row->kind == (ROW_REG_EH | ROW_EH);
 	if (end != UNWIND_COMPLETE || row->rbp == 0)
 		return end;
 	if (row->rbp < 0)
@@ -286,68 +286,115 @@ static enum unwind_end step_sigsafe(
 }
 
 /*
- * A return address at which another row begins may be none: while an exception is on its way, the
- * library has written its handler's address in the place of one, and for a handler it is the row
- * after that holds.  Whether a call stands before would not tell, since calls that never return do,
- * too.  So the row before is tried first, and when that leads nowhere, the one after.
+ * While an exception is on its way to its handler, the unwinding library overwrites return addresses
+ * on the stack, and two frames are not what they seem.  Both are walked as usual first, and
+ * differently when that has led nowhere.
+ *
+ * BY_ROW: a return address at which another row begins may be a handler's address, for which it is
+ * the row after that holds.  (That no call stands before it would not tell: calls that never return
+ * may.)
+ * BY_SCAN: the caller of a function marked ROW_EH.  The library has copied the return address of the
+ * frame that it goes to into its own; the frames between are dead.  The original is further up.
  */
+enum {
+	BY_ROW,
+	BY_SCAN,
+	DOUBTS
+};
+
+#define SCAN_WORDS 1024
+
 struct doubt {
 	struct walk walk; /* as it was at the last such frame */
 	size_t len;       /* 0: there was none */
 };
 
-static void note_doubt_sigsafe(
-	struct doubt *doubt, const struct walk *walk, const struct unwind_row *row, size_t len)
+static bool is_doubtful_sigsafe(const struct walk *walk, const struct unwind_row *row)
 {
-	const struct table *table = walk->table;
+	return !walk->pc_is_exact && row &&
+	       row + 1 < walk->table->rows + walk->table->rows_len &&
+	       row[1].pc == walk->regs.pc - walk->table->start;
+}
 
-	if (walk->pc_is_exact || !row || row + 1 >= table->rows + table->rows_len ||
-		row[1].pc != walk->regs.pc - table->start)
-		return;
+static void note_doubt_sigsafe(struct doubt *doubt, const struct walk *walk, size_t len)
+{
 	doubt->walk = *walk;
 	doubt->len = len;
 }
 
-static bool take_back_sigsafe(struct doubt *doubt, struct walk *walk, size_t *len)
+static bool scan_sigsafe(struct walk *walk)
 {
-	unsigned probes = walk->stack.probes;
+	uintptr_t at = walk->regs.reg[ARCH_SP], word;
 
-	if (doubt->len == 0)
-		return false;
-	*walk = doubt->walk;
-	*len = doubt->len - 1;
-	walk->stack.probes = probes;
-	walk->pc_is_exact = true;
-	doubt->len = 0;
-	return true;
+	for (unsigned i = 0; i < SCAN_WORDS; i++, at += sizeof(word)) {
+		if (!load_sigsafe(&walk->stack, at, &word))
+			return false;
+		if (word == walk->regs.pc) {
+			walk->regs.reg[ARCH_SP] = at + sizeof(word);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The walk has come to nothing: go back to where it may have gone wrong. */
+static bool take_back_sigsafe(struct doubt *doubts, struct walk *walk, size_t *len)
+{
+	for (unsigned i = 0; i < DOUBTS; i++) {
+		struct doubt *doubt = &doubts[i];
+		unsigned probes = walk->stack.probes;
+
+		if (doubt->len == 0)
+			continue;
+		*walk = doubt->walk;
+		*len = doubt->len;
+		doubt->len = 0;
+		walk->stack.probes = probes;
+		if (i == BY_ROW)
+			walk->pc_is_exact = true;
+		else if (!scan_sigsafe(walk))
+			continue;
+		return true;
+	}
+	return false;
+}
+
+static const struct unwind_row *find_row_sigsafe(struct walk *walk)
+{
+	if (!walk->set)
+		return NULL;
+	return table_set_find_sigsafe(
+		walk->set, walk->regs.pc - (walk->pc_is_exact ? 0 : 1), &walk->table);
 }
 
 static enum unwind_end walk_frames_sigsafe(
 	struct walk *walk, uintptr_t *pcs, size_t max, size_t *len)
 {
 	enum unwind_end end = UNWIND_COMPLETE;
+	struct doubt doubts[DOUBTS];
 	bool outermost = false;
-	struct doubt doubt;
 
-	doubt.len = *len = 0;
+	*len = doubts[BY_ROW].len = doubts[BY_SCAN].len = 0;
 	walk->pc_is_exact = true;
 	walk->set = table_set_enter_sigsafe();
 	do {
-		const struct unwind_row *row = NULL;
+		const struct unwind_row *row;
 
 		if (*len == max) {
 			end = UNWIND_DEPTH;
 			break;
 		}
+		row = find_row_sigsafe(walk);
+		if (is_doubtful_sigsafe(walk, row))
+			note_doubt_sigsafe(&doubts[BY_ROW], walk, *len);
 		/* A frame that a signal interrupted is exact too; one past it reads as the others. */
 		pcs[*len] = walk->regs.pc + (walk->pc_is_exact && *len > 0 ? 1 : 0);
 		++*len;
-		if (walk->set)
-			row = table_set_find_sigsafe(walk->set,
-				walk->regs.pc - (walk->pc_is_exact ? 0 : 1), &walk->table);
-		note_doubt_sigsafe(&doubt, walk, row, *len);
 		end = step_sigsafe(walk, row, &outermost);
-		if (end != UNWIND_COMPLETE && !take_back_sigsafe(&doubt, walk, len))
+		if (end == UNWIND_COMPLETE && row && row->kind < ROW_SPECIAL &&
+			row->kind & ROW_EH)
+			note_doubt_sigsafe(&doubts[BY_SCAN], walk, *len);
+		if (end != UNWIND_COMPLETE && !take_back_sigsafe(doubts, walk, len))
 			break;
 	} while (!outermost && walk->regs.pc != 0);
 	table_set_leave_sigsafe();

@@ -68,6 +68,7 @@ static void measure(const char *name, size_t (*walk)(ucontext_t *), ucontext_t *
 }
 
 /* Built without frame pointers: only the tables lead back. */
+/* NOLINTNEXTLINE(misc-no-recursion) */
 __attribute__((noinline)) static int descend(int depth)
 {
 	ucontext_t context;

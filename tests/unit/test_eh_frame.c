@@ -51,7 +51,7 @@ static const struct {
 	{ "rbp in another register", { 0x09, 0x06, 0x00 }, 3, { { 0, RSP, 1, ROW_RBP_LOST } }, 1 },
 	{ "the end of a function that goes to an exception's handler",
 		{ 0x0c, 0x02, 0x08, 0x42, 0x0c, 0x07, 0x08, 0x41, 0x0e, 0x00, 0x09, 0x10, 0x02 }, 13,
-		{ { 0, ROW_REG_EH, 1, 0 }, { 2, ROW_LANDING, 1, 0 }, { 3, ROW_JUMP, 2, 0 } }, 3 },
+		{ { 0, ROW_REG_EH | ROW_EH, 1, 0 }, { 2, ROW_LANDING, 1, 0 }, { 3, ROW_JUMP, 2, 0 } }, 3 },
 	{ "rbp as a value", { 0x14, 0x06, 0x02 }, 3, { { 0, RSP, 1, ROW_RBP_LOST } }, 1 },
 	{ "rbp by an expression as realigned code has it", { 0x10, 0x06, 0x02, 0x76, 0x00 }, 5,
 		{ { 0, RSP, 1, 1 } }, 1 },
