@@ -1,5 +1,6 @@
 #include "tests/unit/unit.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -216,7 +217,6 @@ static void test_every_instruction_as_libgcc(void **state)
 
 	(void)state;
 	assert_int_equal(sigaction(SIGTRAP, &action, NULL), 0);
-	work_in_libc();
 	__asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
 	work_in_libc();
 	trace.stop = 1;
@@ -225,6 +225,46 @@ static void test_every_instruction_as_libgcc(void **state)
 	assert_true(trace.steps > 1000);
 	assert_int_equal(trace.incomplete, 0);
 	assert_int_equal(trace.wrong, 0);
+}
+
+static void *walk_until_told(void *stop)
+{
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	struct unwind_regs regs;
+	ucontext_t context;
+	size_t len;
+
+	while (!atomic_load((atomic_bool *)stop)) {
+		assert_int_equal(getcontext(&context), 0);
+		unwind_regs_from_ucontext_sigsafe(&context, &regs);
+		assert_int_equal(unwind_walk_sigsafe(&regs, pcs, UNWIND_DEPTH_MAX, &len),
+			UNWIND_COMPLETE);
+	}
+	return NULL;
+}
+
+static void test_libraries_come_and_go_under_a_walk(void **state)
+{
+	atomic_bool stop = false;
+	pthread_t thread;
+	struct err err;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, walk_until_told, &stop), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		void *library = dlopen("libresolv.so.2", RTLD_NOW | RTLD_LOCAL);
+		size_t with, without, bytes;
+
+		assert_non_null(library);
+		assert_int_equal(unwind_refresh(&err), 0);
+		unwind_stats(&with, &bytes);
+		assert_int_equal(dlclose(library), 0);
+		assert_int_equal(unwind_refresh(&err), 0);
+		unwind_stats(&without, &bytes);
+		assert_true(without < with);
+	}
+	atomic_store(&stop, true);
+	assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
 static void test_registers_gone_wild(void **state)
@@ -307,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_from_an_alternate_stack),
 		cmocka_unit_test(test_in_a_thread),
 		cmocka_unit_test(test_every_instruction_as_libgcc),
+		cmocka_unit_test(test_libraries_come_and_go_under_a_walk),
 		cmocka_unit_test(test_registers_gone_wild),
 		cmocka_unit_test(test_at_the_end_of_mapped_memory),
 		cmocka_unit_test(test_depth_is_limited),
