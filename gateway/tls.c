@@ -22,6 +22,7 @@ static int fail(struct err *err, const char *setting, const char *path)
 }
 
 /* Never ask anybody for a pass phrase. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL says so */
 static int no_password(char *buf, int size, int for_writing, void *arg)
 {
 	(void)buf;
