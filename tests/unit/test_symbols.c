@@ -52,7 +52,7 @@ static void test_names(void **state)
 	} cases[] = {
 		{ "some_static_function", (uintptr_t)some_static_function },
 		{ "getenv", (uintptr_t)dlsym(RTLD_DEFAULT, "getenv") },
-		{ "qsort", (uintptr_t)dlsym(RTLD_DEFAULT, "qsort") },
+		{ "getppid", (uintptr_t)dlsym(RTLD_DEFAULT, "getppid") },
 	};
 	struct symbols *symbols = open_symbols();
 
@@ -178,7 +178,7 @@ static void test_own_file(void **state)
 {
 	struct elf_source source = { .file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC) };
 	struct elf_symbol *symbols;
-	uint64_t *starts, address;
+	uint64_t *starts, address = 0;
 	struct stat status;
 	struct elf elf;
 	size_t len;
