@@ -10,7 +10,7 @@
 #include "base/encode.h"
 #include "base/json.h"
 
-#define HEX_LEN     (2 * AUDIT_HASH_SIZE)
+#define HEX_LEN     ((size_t)2 * AUDIT_HASH_SIZE)
 #define NO_LOGIN    UINT32_MAX /* what the kernel says of a process that nobody logged in for */
 #define LINE_BEGIN  "{\"v\":1,\"seq\":"
 #define PREV_BEGIN  ",\"prev\":\""
@@ -200,20 +200,27 @@ static bool split(struct sv line, struct parts *out)
 	       is_hex(out->prev) && is_hex(out->hash);
 }
 
-static int split_and_check(
+/* False: `err` says what is wrong with the line by itself. */
+static bool split_and_check(
 	const struct audit_chain *chain, struct sv line, struct parts *parts, struct err *err)
 {
 	char hex[AUDIT_HASH_HEX_SIZE];
 
-	if (!split(line, parts))
-		return err_set(err, ERR_INPUT, "not a record of this log, or not whole");
-	if (hash_line(chain, parts->covered, hex))
-		return err_set(err, ERR_SYSTEM, "SHA-256 failed");
-	if (CRYPTO_memcmp(hex, parts->hash.ptr, HEX_LEN) != 0)
-		return err_set(err, ERR_INPUT, "its hash does not fit: the line was changed%s",
+	if (!split(line, parts)) {
+		(void)err_set(err, ERR_INPUT, "not a record of this log, or not whole");
+		return false;
+	}
+	if (hash_line(chain, parts->covered, hex)) {
+		(void)err_set(err, ERR_SYSTEM, "SHA-256 failed");
+		return false;
+	}
+	if (CRYPTO_memcmp(hex, parts->hash.ptr, HEX_LEN) != 0) {
+		(void)err_set(err, ERR_INPUT, "its hash does not fit: the line was changed%s",
 			chain->key.len ? ", or this is not its key"
 				       : ", or it was hashed with a key");
-	return 0;
+		return false;
+	}
+	return true;
 }
 
 static void move_head(struct audit_chain *chain, const struct parts *parts)
@@ -225,9 +232,9 @@ static void move_head(struct audit_chain *chain, const struct parts *parts)
 
 int audit_chain_verify(struct audit_chain *chain, struct sv line, struct err *err)
 {
-	struct parts parts;
+	struct parts parts = { 0 };
 
-	if (split_and_check(chain, line, &parts, err))
+	if (!split_and_check(chain, line, &parts, err))
 		return -1;
 	if (parts.seq != chain->head.seq + 1)
 		return err_set(err, ERR_INPUT,
@@ -243,9 +250,9 @@ int audit_chain_verify(struct audit_chain *chain, struct sv line, struct err *er
 
 int audit_chain_resume(struct audit_chain *chain, struct sv last_line, struct err *err)
 {
-	struct parts parts;
+	struct parts parts = { 0 };
 
-	if (split_and_check(chain, last_line, &parts, err))
+	if (!split_and_check(chain, last_line, &parts, err))
 		return -1;
 	move_head(chain, &parts);
 	return 0;

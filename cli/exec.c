@@ -177,7 +177,6 @@ static int read_options(int argc, char **argv, struct exec_options *options)
 			options->listen);
 	if (optind >= argc)
 		return cli_usage(&exec_command, "name a program after --");
-	options->program = argv + optind;
 	return CLI_DONE;
 }
 
@@ -191,6 +190,7 @@ static int exec_main(int argc, char **argv)
 
 	if (rc)
 		return rc;
+	options.program = argv + optind;
 	if (!find_program(options.program[0], path)) {
 		(void)cli_fail("%s: not found", options.program[0]);
 		return EXIT_NOT_FOUND;

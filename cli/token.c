@@ -110,6 +110,7 @@ static int read_secret(const char *path, struct signer *signer, struct err *err)
 	return 0;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL says how it is declared */
 static int refuse_passphrase(char *to, int size, int is_writing, void *unused)
 {
 	(void)to;
@@ -137,11 +138,10 @@ static int read_key(const char *path, struct signer *signer, struct err *err)
 	return 0;
 }
 
-static int choose_algorithm(
-	const struct token_options *options, struct signer *signer, struct err *err)
+/* That which was wanted, or (when NULL) the first that fits the key. */
+static int choose_algorithm(const struct token_options *options, const struct algorithm *wanted,
+	struct signer *signer, struct err *err)
 {
-	const struct algorithm *wanted = signer->algorithm;
-
 	for (size_t i = 0; !wanted && i < ALGORITHMS_LEN; i++)
 		if (fits(&algorithms[i], signer->key))
 			wanted = &algorithms[i];
@@ -159,13 +159,16 @@ static int choose_algorithm(
 static int load_signer(
 	const struct token_options *options, struct signer *signer, struct err *err)
 {
-	if (options->algorithm)
-		signer->algorithm = find_algorithm(options->algorithm);
-	if (signer->algorithm && signer->algorithm->family == FAMILY_HMAC)
+	const struct algorithm *wanted =
+		options->algorithm ? find_algorithm(options->algorithm) : NULL;
+
+	if (wanted && wanted->family == FAMILY_HMAC) {
+		signer->algorithm = wanted;
 		return read_secret(options->key_file, signer, err);
+	}
 	if (read_key(options->key_file, signer, err))
 		return -1;
-	return choose_algorithm(options, signer, err);
+	return choose_algorithm(options, wanted, signer, err);
 }
 
 /* ---- the signature */
@@ -412,7 +415,7 @@ static int read_options(int argc, char **argv, struct token_options *options)
 static int token_main(int argc, char **argv)
 {
 	struct token_options options = { .audience = "postern", .ttl_s = TTL_DEFAULT };
-	struct signer signer = { 0 };
+	struct signer signer = { .algorithm = &algorithms[0] };
 	struct buf token;
 	struct err err;
 	int rc;

@@ -256,7 +256,6 @@ static int read_options(int argc, char **argv, struct top_options *options)
 	}
 	if (optind + 1 != argc)
 		return cli_usage(&top_command, "name one file, or - for standard input");
-	options->file = argv[optind];
 	return CLI_DONE;
 }
 
@@ -270,6 +269,7 @@ static int top_main(int argc, char **argv)
 
 	if (rc)
 		return rc;
+	options.file = argv[optind];
 	buf_init(&bytes, PROFILE_BYTES_MAX);
 	if (read_file(options.file, &bytes, &err))
 		rc = cli_fail_err(&err);

@@ -135,7 +135,7 @@ static int read_type(
 static int read_types(struct reader *r)
 {
 	struct profile *p = r->profile;
-	struct sv wanted;
+	struct sv wanted = SV("");
 
 	p->types = new_array(r->parts, r->wire->n_sample_type, sizeof(*p->types));
 	if (!p->types)

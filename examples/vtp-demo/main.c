@@ -78,6 +78,7 @@ int main(int argc, char **argv)
 	bool good = true;
 	int option;
 
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread yet */
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		if (option == 'h') {
 			(void)fputs(usage, stdout);
