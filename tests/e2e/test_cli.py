@@ -24,10 +24,6 @@ class Frame(unittest.TestCase):
                     self.assertRegex(done.stdout, rf"\nExample:\n  postern {name}\b")
                     self.assertLessEqual(max(map(len, done.stdout.splitlines())), 100)
 
-    def test_help_after_a_double_dash_is_the_programs(self):
-        done = postern("exec", "--listen", "off", "--", "printf", "%s", "--help")
-        self.assertEqual(done.stdout, "--help")
-
     def test_wrong_usage(self):
         for words, said in ((["hlep"], "did you mean 'help'"), (["stauts"], "did you mean 'status'"),
                             (["xyzzy"], "`postern --help`"), ([], "usage:"), (["top", "--nope", "x"], "--nope"),

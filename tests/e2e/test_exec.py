@@ -37,6 +37,10 @@ class Exec(unittest.TestCase):
                 process.terminate()
             self.assertEqual(process.wait(10), -signal.SIGTERM)
 
+    def test_help_after_a_double_dash_is_the_programs(self):
+        done = postern("exec", "--listen", "off", "--", "printf", "%s", "--help")
+        self.assertEqual(done.stdout, "--help")
+
     def test_what_is_wrong_is_said(self):
         table = {
             "not loopback": (["--listen", "0.0.0.0:6060", "--", "true"], 2, "a loopback address"),
