@@ -15,9 +15,11 @@
 struct cert {
 	char fingerprint[65]; /* SHA-256 of the DER, lower-case hex */
 	char cn[CERT_TEXT_MAX];
-	size_t sans_len;
-	char sans[CERT_SANS_MAX][CERT_TEXT_MAX]; /* "URI:…", "DNS:…", "email:…", "IP:…" */
 	int64_t not_before, not_after; /* Unix seconds: checked again for each request */
+	size_t sans_len;
+	char sans[CERT_SANS_MAX]
+		 [CERT_TEXT_MAX]; /* "URI:…", "DNS:…", "email:…", "IP:…"; last, so that a
+						  copy may end behind those that are there */
 };
 
 /*

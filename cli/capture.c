@@ -19,7 +19,6 @@
 #define CONNECT_TIMEOUT_MS 10000L
 #define GRACE_SECONDS      60UL /* to compress and send what was captured */
 #define URL_SIZE           1024
-#define DRAW_EACH_NS       ((uint64_t)100000000)
 
 static const struct capture_kind kinds[] = {
 	{ "heap", 0, "pb.gz" },
@@ -57,7 +56,7 @@ struct transfer {
 	CURL *curl;
 	int fd;
 	int write_errno;
-	uint64_t drew_ns; /* 0: never */
+	bool drew;
 	unsigned long expected_seconds;
 	uint64_t began_ns;
 	struct buf refusal; /* the body of an answer other than 200 */
@@ -101,13 +100,10 @@ static void draw(struct transfer *transfer, curl_off_t bytes)
 	static const char full[] = "##############################";
 	const int width = (int)sizeof(full) - 1;
 	const struct capture *capture = transfer->capture;
-	uint64_t now = clock_mono_ns();
-	unsigned long elapsed = (now - transfer->began_ns) / 1000000000U;
+	unsigned long elapsed = (clock_mono_ns() - transfer->began_ns) / 1000000000U;
 	unsigned long expected = transfer->expected_seconds;
 
-	if (transfer->drew_ns && now - transfer->drew_ns < DRAW_EACH_NS)
-		return;
-	transfer->drew_ns = now;
+	transfer->drew = true;
 	(void)fprintf(stderr, "\r\033[K%s%s%s", capture->profile, capture->target ? " of " : "",
 		capture->target ? capture->target : "");
 	if (bytes > 0) {
@@ -325,7 +321,7 @@ static int perform(struct transfer *transfer, const struct settings *settings, s
 	}
 	transfer->began_ns = clock_mono_ns();
 	code = curl_easy_perform(transfer->curl);
-	if (transfer->drew_ns)
+	if (transfer->drew)
 		(void)fputs("\r\033[K", stderr);
 	if (code != CURLE_OK)
 		rc = fail_curl(transfer, code, err);
