@@ -14,7 +14,8 @@
 #define SCRATCH_BYTES ((size_t)1 << 20)
 #define TIMERS_MAX    4096 /* each takes one of RLIMIT_SIGPENDING, which the program needs too */
 #define SCAN_SHARE    50   /* a scan may take one part in so many of the time between two */
-#define REFRESH_NS    UINT64_C(100000000)
+#define REFRESH_SHARE \
+	100 /* likewise for looking for new code: generated code never has tables */
 
 struct timed {
 	uint32_t tid;
@@ -180,7 +181,6 @@ int cpu_start(struct err *err)
 	capture.running = true;
 	capture.result.began_unix_ns = clock_unix_us() * 1000;
 	capture.began_ns = clock_mono_ns();
-	capture.next_refresh_ns = capture.began_ns + REFRESH_NS;
 	capture.cpu_began_ns = process_cpu_ns();
 	signal_set_capture(capture.number);
 	scan(capture.began_ns);
@@ -219,7 +219,7 @@ void cpu_poll(void)
 		scan(now);
 	if (unwind_is_stale() && now >= capture.next_refresh_ns) {
 		(void)unwind_refresh(&err); /* the tables that are there stay good */
-		capture.next_refresh_ns = now + REFRESH_NS;
+		capture.next_refresh_ns = now + (clock_mono_ns() - now) * REFRESH_SHARE;
 	}
 }
 
