@@ -255,7 +255,7 @@ int audit_file_sync(struct audit_file *file, struct err *err)
 	if (!file->is_dirty || file->sync == CONF_SYNC_NONE)
 		return 0;
 	if (fdatasync(file->fd)) {
-		file->failed = true;
+		file->failed = file->is_sync_failed = true;
 		return err_sys(err, "the audit file cannot be brought to disk");
 	}
 	file->is_dirty = false;

@@ -20,8 +20,9 @@ struct audit_file {
 	struct buf batch; /* lines not written yet */
 	int fd;
 	enum conf_sync sync;
-	bool failed;   /* a write or a sync failed: final */
-	bool is_dirty; /* written, not synced */
+	bool failed;         /* a write or a sync failed: final */
+	bool is_sync_failed; /* what was written may not be on disk */
+	bool is_dirty;       /* written, not synced */
 };
 
 enum audit_check {

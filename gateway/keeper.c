@@ -19,6 +19,16 @@
 
 #define STOP_WAIT_MS 5000 /* for the last records, once nothing else runs */
 
+/* An opening or a prolongation that waits for its record. */
+struct opening {
+	struct keeper *keeper;
+	uint64_t ttl_ms;
+	uint64_t closings; /* when asked: a close since then cancels it */
+	char by[KEEPER_TEXT_MAX], reason[AUDIT_TEXT_MAX];
+	void (*answer)(void *arg, int status, const char *detail);
+	void *arg;
+};
+
 static const struct actor configuration = { .via = "configuration" };
 static const struct actor myself = { .via = "keeper" };
 
@@ -396,7 +406,7 @@ static int start(struct keeper *keeper, struct err *err)
 {
 	struct audit_record record = { .event = AUDIT_STARTED };
 
-	if (make_parts(keeper, err) || audit_start(keeper, err))
+	if (make_parts(keeper, err) || audit_open(keeper, err))
 		return -1;
 	keeper->admin = admin_new(keeper, err);
 	if (!keeper->admin)
@@ -445,6 +455,7 @@ int keeper_main(const char *conf_path)
 	struct err err;
 	int rc;
 
+	keeper.records_end = &keeper.records;
 	buf_init(&errors.text, KEEPER_ERRORS_MAX);
 	rc = keeper_load(conf_path, &keeper.conf, &keeper.files, &keeper.conf_fd, &errors);
 	if (rc && errors.text.len > 0)

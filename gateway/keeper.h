@@ -2,8 +2,9 @@
  * keeper.h - the process that holds the switch: what its parts share.
  *
  * keeper.c: start, signals, opening, closing, stopping.  keeper_conf.c: load and reload.
- * keeper_audit.c: its own records, the scribe, the head of the chain.  keeper_workers.c: workers from
- * birth to burial.  listeners.c: sockets.  admin.c: the admin socket.
+ * keeper_audit.c: its own records, and the scribe.  keeper_files.c: the audit file and the head of its
+ * chain.  keeper_workers.c: workers from birth to burial.  listeners.c: sockets.  admin.c: the admin
+ * socket.
  *
  * There are two states, open and closed; what still drains after a close or a reload is a property
  * of the children, not of the keeper.  settle() is called after every event, and lets go whatever is
@@ -37,19 +38,10 @@ struct actor {
 };
 
 struct keeper;
+struct pending_record;
 
-/* Called once the record is on disk (ok), or will not be. */
+/* The record is on disk (ok), or will not be. */
 typedef void (*record_done)(struct keeper *keeper, void *arg, bool ok);
-
-/* A record of the keeper's own that is not acknowledged yet. */
-struct pending_record {
-	struct pending_record *next;
-	uint64_t number;
-	bool is_sent;
-	struct buf wire;
-	record_done done; /* or NULL */
-	void *arg;
-};
 
 struct child {
 	struct child *next;
@@ -63,16 +55,6 @@ struct child {
 	bool is_ready, is_draining;
 	uint64_t cut_ms;  /* draining: when it is cut; 0: never */
 	uint64_t kill_ms; /* when it is killed; 0: never */
-};
-
-/* An opening or a prolongation that waits for its record. */
-struct opening {
-	struct keeper *keeper;
-	uint64_t ttl_ms;
-	uint64_t closings; /* when asked: a close since then cancels it */
-	char by[KEEPER_TEXT_MAX], reason[AUDIT_TEXT_MAX];
-	void (*answer)(void *arg, int status, const char *detail);
-	void *arg;
 };
 
 struct keeper {
@@ -110,6 +92,7 @@ struct keeper {
 	int audit_folder;
 	struct audit_head head;
 	bool is_head_saved;
+	bool is_audit_file_failed; /* what was written to it may not be on disk */
 	struct pending_record *records, **records_end;
 	size_t records_len;
 	uint64_t last_record;
@@ -141,16 +124,23 @@ int keeper_load(const char *path, struct conf **conf, struct conf_files **files,
 int keeper_reload(struct keeper *keeper, const struct actor *actor, struct conf_errors *errors);
 
 /* keeper_audit.c */
-int audit_start(struct keeper *keeper, struct err *err);
+void audit_kill_scribe(struct keeper *keeper);
 void audit_record(struct keeper *keeper, const struct actor *actor, struct audit_record *record,
 	record_done done, void *arg);
-int audit_reopen(struct keeper *keeper, struct err *err);
 /* The channel that a new scribe needs for this worker; the worker's end, or -1. */
 int audit_channel(struct keeper *keeper, uint32_t worker, struct err *err);
 void audit_tick(struct keeper *keeper, uint64_t now_ms);
 void audit_let_go(struct keeper *keeper);
 void audit_scribe_died(struct keeper *keeper, int status);
 void audit_stop(struct keeper *keeper);
+
+/* keeper_files.c */
+int audit_open(struct keeper *keeper, struct err *err);
+/* After a rotation: go on in the new file of that name. */
+int audit_reopen(struct keeper *keeper, struct err *err);
+/* After a failed fdatasync(): put the file aside, go on in a new one. */
+void audit_next_segment(struct keeper *keeper);
+void audit_save_head(struct keeper *keeper);
 
 /* keeper_workers.c */
 void workers_start(struct keeper *keeper);

@@ -1,128 +1,33 @@
 /*
- * The keeper's own records, the scribe that writes them, and the head of the chain.
+ * The keeper's own records, and the scribe that writes them.
  *
  * Records wait in a list until they are acknowledged; a new scribe gets again what the one before it
  * did not acknowledge.  A scribe lives while something needs it: a record, or a worker.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/encode.h"
-#include "gateway/audit_file.h"
 #include "gateway/keeper.h"
 #include "gateway/log.h"
 #include "gateway/roles.h"
 
 #define RECORDS_MAX    256 /* that wait; beyond, the oldest is given up */
-#define HEAD_FILE      "audit-head"
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
-#define LOCK_WAIT_MS   3000
-#define PATH_BYTES     4096
 
-static int head_path(
-	const struct keeper *keeper, const char *suffix, char out[static PATH_BYTES])
-{
-	int len = snprintf(out, PATH_BYTES, "%s/" HEAD_FILE "%s",
-		keeper->conf->gateway.runtime_dir, suffix);
-
-	return len > 0 && len < PATH_BYTES ? 0 : -1;
-}
-
-/* "SEQ HASH FILE": what a cut or rewritten log is measured against at the next start. */
-static void load_head(struct keeper *keeper)
-{
-	char path[PATH_BYTES], text[PATH_BYTES + 128];
-	struct sv rest, seq, hash;
-	unsigned char digest[AUDIT_HASH_SIZE];
+/* A record of the keeper's own that is not acknowledged yet. */
+struct pending_record {
+	struct pending_record *next;
 	uint64_t number;
-	ssize_t got;
-	int fd;
-
-	memset(keeper->head.hash, '0', AUDIT_HASH_HEX_SIZE - 1);
-	if (head_path(keeper, "", path))
-		return;
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	got = read(fd, text, sizeof(text));
-	(void)close(fd);
-	rest = (struct sv){ text, got > 0 ? (size_t)got : 0 };
-	rest = sv_cut(&rest, '\n');
-	seq = sv_cut(&rest, ' ');
-	hash = sv_cut(&rest, ' ');
-	if (!sv_to_u64(seq, UINT64_MAX, &number) || !hex_decode(hash, digest, sizeof(digest))) {
-		log_warning("%s is not what was written there, and is not used", path);
-		return;
-	}
-	if (!sv_is(rest, sv_from_cstr(keeper->conf->audit.file)))
-		return; /* of another log */
-	keeper->head.seq = number;
-	memcpy(keeper->head.hash, hash.ptr, hash.len);
-}
-
-static void save_head(struct keeper *keeper)
-{
-	char path[PATH_BYTES], temporary[PATH_BYTES];
-	FILE *file;
-	int fd;
-
-	if (keeper->is_head_saved || head_path(keeper, "", path) ||
-		head_path(keeper, ".new", temporary))
-		return;
-	keeper->is_head_saved = true;
-	(void)unlink(temporary);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	file = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!file) {
-		log_warning("the head of the audit chain cannot be kept in %s (errno %d)",
-			temporary, errno);
-		if (fd >= 0)
-			(void)close(fd);
-		return;
-	}
-	(void)fprintf(file, "%llu %s %s\n", (unsigned long long)keeper->head.seq,
-		keeper->head.hash, keeper->conf->audit.file);
-	if (fclose(file) || rename(temporary, path))
-		log_warning("the head of the audit chain cannot be kept in %s (errno %d)", path,
-			errno);
-}
-
-static int open_folder(const char *file, struct err *err)
-{
-	const char *slash = strrchr(file, '/');
-	char folder[PATH_BYTES];
-	int fd;
-
-	if (!sv_to_cstr((struct sv){ file, slash ? (size_t)(slash - file) : 0 }, folder,
-		    sizeof(folder)))
-		return err_set(err, ERR_INPUT, "audit.file: the path is too long");
-	fd = open(slash ? (slash == file ? "/" : folder) : ".",
-		O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return err_sys(err, "audit.file: the folder of %s", file);
-	return fd;
-}
-
-/* A scribe whose keeper was killed may still be writing its last records. */
-static int open_file(const char *path, struct err *err)
-{
-	const struct timespec pause = { .tv_nsec = 20000000 };
-	uint64_t until_ms = clock_boot_ms() + LOCK_WAIT_MS;
-	int fd = audit_file_open(path, err);
-
-	while (fd < 0 && err->kind == ERR_DENIED && clock_boot_ms() < until_ms) {
-		(void)nanosleep(&pause, NULL);
-		fd = audit_file_open(path, err);
-	}
-	return fd;
-}
+	bool is_sent;
+	struct buf wire;
+	record_done done; /* or NULL */
+	void *arg;
+};
 
 static void remove_record(struct keeper *keeper, struct pending_record **at, bool ok)
 {
@@ -157,7 +62,7 @@ static void drop_oldest(struct keeper *keeper)
 	remove_record(keeper, &keeper->records, false);
 }
 
-static void kill_scribe(struct keeper *keeper)
+void audit_kill_scribe(struct keeper *keeper)
 {
 	if (keeper->scribe && keeper->scribe->pid > 0)
 		(void)kill(keeper->scribe->pid, SIGKILL);
@@ -249,7 +154,7 @@ static void read_scribe(struct keeper *keeper, struct child *child)
 		if (result == IPC_GONE ||
 			(result == IPC_RECEIVED && !take_message(keeper, &message))) {
 			/* Its death comes by SIGCHLD; one that only broke the protocol is helped. */
-			kill_scribe(keeper);
+			audit_kill_scribe(keeper);
 			child_close(child);
 			break;
 		}
@@ -308,6 +213,7 @@ static int spawn_scribe(struct keeper *keeper, struct err *err)
 	keeper->scribe_asked_ticks = 0;
 	for (struct pending_record *record = keeper->records; record; record = record->next)
 		record->is_sent = false;
+	audit_next_segment(keeper);
 	workers_channels(keeper);
 	send_records(keeper);
 	return 0;
@@ -327,22 +233,6 @@ static void need_scribe(struct keeper *keeper)
 		log_error("the scribe cannot be started: %s", err.text);
 		keeper->scribe_respawn_ms = now_ms + BACKOFF_MAX_MS;
 	}
-}
-
-int audit_start(struct keeper *keeper, struct err *err)
-{
-	const char *folder = keeper->conf->gateway.runtime_dir;
-
-	keeper->records_end = &keeper->records;
-	if (mkdir(folder, 0755) && errno != EEXIST)
-		return err_sys(err, "gateway.runtime_dir %s", folder);
-	load_head(keeper);
-	keeper->is_head_saved = true;
-	keeper->audit_folder = open_folder(keeper->conf->audit.file, err);
-	if (keeper->audit_folder < 0)
-		return -1;
-	keeper->audit_fd = open_file(keeper->conf->audit.file, err);
-	return keeper->audit_fd < 0 ? -1 : 0;
 }
 
 void audit_record(struct keeper *keeper, const struct actor *actor, struct audit_record *record,
@@ -381,41 +271,6 @@ void audit_record(struct keeper *keeper, const struct actor *actor, struct audit
 	keeper->records_end = &pending->next;
 	need_scribe(keeper);
 	send_records(keeper);
-}
-
-int audit_reopen(struct keeper *keeper, struct err *err)
-{
-	struct ipc_message message = { .type = IPC_REOPEN };
-	struct stat mine, named;
-	int fd, folder;
-
-	if (fstat(keeper->audit_fd, &mine) == 0 &&
-		lstat(keeper->conf->audit.file, &named) == 0 && mine.st_dev == named.st_dev &&
-		mine.st_ino == named.st_ino)
-		return 0;
-	folder = open_folder(keeper->conf->audit.file, err);
-	fd = folder < 0 ? -1 : audit_file_open(keeper->conf->audit.file, err);
-	if (fd >= 0 && lseek(fd, 0, SEEK_END) != 0) {
-		(void)err_set(err, ERR_INPUT,
-			"audit.file %s is another file and not empty: the old one stays in use",
-			keeper->conf->audit.file);
-		(void)close(fd);
-		fd = -1;
-	}
-	if (fd < 0) {
-		if (folder >= 0)
-			(void)close(folder);
-		return -1;
-	}
-	message.fd = fd;
-	if (keeper->scribe && !keeper->is_scribe_leaving &&
-		ipc_send(keeper->scribe->control, &message, err))
-		kill_scribe(keeper);
-	(void)close(keeper->audit_fd);
-	(void)close(keeper->audit_folder);
-	keeper->audit_fd = fd;
-	keeper->audit_folder = folder;
-	return 0;
 }
 
 int audit_channel(struct keeper *keeper, uint32_t worker, struct err *err)
@@ -465,7 +320,7 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 		need_scribe(keeper);
 	send_records(keeper);
 	ask_scribe(keeper, now_ms);
-	save_head(keeper);
+	audit_save_head(keeper);
 	is_lost = keeper->scribe_lost_ms != 0 &&
 		  now_ms - keeper->scribe_lost_ms >= KEEPER_LOST_MS;
 	if (!is_lost)
@@ -479,7 +334,7 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 	/* Whoever waits for a record hears that it will not be; a scribe that hangs is ended. */
 	fail_records(keeper, false);
 	if (keeper->scribe && !keeper->scribe->is_ready)
-		kill_scribe(keeper);
+		audit_kill_scribe(keeper);
 }
 
 void audit_let_go(struct keeper *keeper)
@@ -491,7 +346,7 @@ void audit_let_go(struct keeper *keeper)
 		return;
 	keeper->is_scribe_leaving = true;
 	if (keeper->scribe->control < 0 || ipc_send(keeper->scribe->control, &end, &err))
-		kill_scribe(keeper);
+		audit_kill_scribe(keeper);
 }
 
 void audit_scribe_died(struct keeper *keeper, int status)
@@ -509,11 +364,13 @@ void audit_scribe_died(struct keeper *keeper, int status)
 	keeper->scribe = NULL;
 	keeper->is_scribe_leaving = false;
 	if (was_leaving && status == 0) {
-		save_head(keeper);
+		audit_save_head(keeper);
 		if (keeper->records || keeper->workers)
 			need_scribe(keeper);
 		return;
 	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == SCRIBE_EXIT_SYNC_FAILED)
+		keeper->is_audit_file_failed = true;
 	child_describe(status, how, sizeof(how));
 	keeper->scribe_deaths_total++;
 	log_error("the scribe died: %s", how);
@@ -539,7 +396,7 @@ void audit_scribe_died(struct keeper *keeper, int status)
 void audit_stop(struct keeper *keeper)
 {
 	fail_records(keeper, true);
-	save_head(keeper);
+	audit_save_head(keeper);
 	child_free(keeper->scribe);
 	keeper->scribe = NULL;
 	if (keeper->audit_fd >= 0)

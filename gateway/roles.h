@@ -3,7 +3,7 @@
  *
  * A child is this binary started anew (fork and exec of its own descriptor) with nothing but the
  * descriptors below.  It ends when its control channel does, and ignores the signals that are meant
- * for the keeper.  Exit codes: 0, or 1 with a line in the log.
+ * for the keeper.  Exit codes: 0, or 1 with a line in the log (a scribe also SCRIBE_EXIT_SYNC_FAILED).
  */
 #ifndef GATEWAY_ROLES_H
 #define GATEWAY_ROLES_H
@@ -32,6 +32,9 @@ struct worker_start {
 };
 
 int worker_main(const struct worker_start *start);
+
+/* What the file holds may not be on disk: the next scribe goes on in another one. */
+#define SCRIBE_EXIT_SYNC_FAILED 3
 
 /* `check_all`: read the whole audit file, not its last line alone. */
 int scribe_main(bool check_all);

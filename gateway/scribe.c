@@ -442,6 +442,8 @@ int scribe_main(bool check_all)
 	} else {
 		send_head(scribe);
 		rc = serve(scribe);
+		if (scribe->file.is_sync_failed)
+			rc = SCRIBE_EXIT_SYNC_FAILED;
 	}
 	buf_free(&scribe->file.batch);
 	conf_free(scribe->conf);
