@@ -221,22 +221,45 @@ enum acl_verdict acl_check(const struct acl *acl, const struct addr *client)
 	return node && !node->deny ? ACL_ALLOW : ACL_DENY;
 }
 
+static bool is_v4_node(const struct node *node)
+{
+	return node->len >= V4_BITS && addr_is_v4(&node->key);
+}
+
+static void format_node(const struct node *node, char out[static ADDR_TEXT_SIZE + 4])
+{
+	size_t len;
+
+	addr_format(&node->key, out);
+	len = strlen(out);
+	(void)snprintf(out + len, ADDR_TEXT_SIZE + 4 - len, "/%u",
+		(unsigned)node->len - (is_v4_node(node) ? V4_BITS : 0));
+}
+
 enum acl_verdict acl_explain(
 	const struct acl *acl, const struct addr *client, char entry[static ADDR_TEXT_SIZE + 4])
 {
 	const struct node *node = decide(acl, client);
-	bool v4;
-	size_t len;
 
 	entry[0] = '\0';
 	if (!node)
 		return ACL_DENY;
-	v4 = node->len >= V4_BITS && addr_is_v4(&node->key);
-	addr_format(&node->key, entry);
-	len = strlen(entry);
-	(void)snprintf(entry + len, ADDR_TEXT_SIZE + 4 - len, "/%u",
-		(unsigned)node->len - (v4 ? V4_BITS : 0));
+	format_node(node, entry);
 	return node->deny ? ACL_DENY : ACL_ALLOW;
+}
+
+void acl_each(const struct acl *acl, acl_visit visit, void *arg)
+{
+	for (uint32_t i = 1; i < acl->len; i++) {
+		const struct node *node = &acl->nodes[i];
+		char entry[ADDR_TEXT_SIZE + 4];
+
+		format_node(node, entry);
+		if (node->allow)
+			visit(arg, ACL_ALLOW, is_v4_node(node), entry);
+		if (node->deny)
+			visit(arg, ACL_DENY, is_v4_node(node), entry);
+	}
 }
 
 bool acl_is_loopback_only(const struct acl *acl)

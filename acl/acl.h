@@ -36,6 +36,10 @@ enum acl_verdict acl_check(const struct acl *acl, const struct addr *client);
 enum acl_verdict acl_explain(const struct acl *acl, const struct addr *client,
 	char entry[static ADDR_TEXT_SIZE + 4]);
 
+/* Call `visit` for each entry, in no order. */
+typedef void (*acl_visit)(void *arg, enum acl_verdict side, bool is_v4, const char *entry);
+void acl_each(const struct acl *acl, acl_visit visit, void *arg);
+
 /* True when no allow entry reaches beyond loopback. */
 bool acl_is_loopback_only(const struct acl *acl);
 

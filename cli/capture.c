@@ -19,6 +19,7 @@
 #define CONNECT_TIMEOUT_MS 10000L
 #define GRACE_SECONDS      60UL /* to compress and send what was captured */
 #define URL_SIZE           1024
+#define DRAW_EACH_NS       ((uint64_t)100000000)
 
 static const struct capture_kind kinds[] = {
 	{ "heap", 0, "pb.gz" },
@@ -56,7 +57,7 @@ struct transfer {
 	CURL *curl;
 	int fd;
 	int write_errno;
-	bool drew;
+	uint64_t drew_ns; /* 0: never */
 	unsigned long expected_seconds;
 	uint64_t began_ns;
 	struct buf refusal; /* the body of an answer other than 200 */
@@ -100,10 +101,13 @@ static void draw(struct transfer *transfer, curl_off_t bytes)
 	static const char full[] = "##############################";
 	const int width = (int)sizeof(full) - 1;
 	const struct capture *capture = transfer->capture;
-	unsigned long elapsed = (clock_mono_ns() - transfer->began_ns) / 1000000000U;
+	uint64_t now = clock_mono_ns();
+	unsigned long elapsed = (now - transfer->began_ns) / 1000000000U;
 	unsigned long expected = transfer->expected_seconds;
 
-	transfer->drew = true;
+	if (transfer->drew_ns && now - transfer->drew_ns < DRAW_EACH_NS)
+		return;
+	transfer->drew_ns = now;
 	(void)fprintf(stderr, "\r\033[K%s%s%s", capture->profile, capture->target ? " of " : "",
 		capture->target ? capture->target : "");
 	if (bytes > 0) {
@@ -321,7 +325,7 @@ static int perform(struct transfer *transfer, const struct settings *settings, s
 	}
 	transfer->began_ns = clock_mono_ns();
 	code = curl_easy_perform(transfer->curl);
-	if (transfer->drew)
+	if (transfer->drew_ns)
 		(void)fputs("\r\033[K", stderr);
 	if (code != CURLE_OK)
 		rc = fail_curl(transfer, code, err);

@@ -141,7 +141,7 @@ struct conf *conf_load(const char *path, struct conf_files *files, struct conf_e
 	config_t config;
 	char *folder;
 
-	if (files->get(files, path, false, &bytes, &err)) {
+	if (files && files->get(files, path, false, &bytes, &err)) {
 		/* The text begins with the path. */
 		errors->count++;
 		buf_printf(&errors->text, "%s\n", err.text);
@@ -157,7 +157,7 @@ struct conf *conf_load(const char *path, struct conf_files *files, struct conf_e
 	free(folder);
 	if (config_read_file(&config, path) != CONFIG_TRUE)
 		complain_syntax(&config, path, errors);
-	else if (check_sources(config_root_setting(&config), files, &last, &err))
+	else if (files && check_sources(config_root_setting(&config), files, &last, &err))
 		complain(&reader, 0, "@include", "%s", err.text);
 	else
 		conf = build(&config, path, files, errors);

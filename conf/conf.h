@@ -156,7 +156,8 @@ struct conf_errors {
 struct conf *conf_parse(
 	struct sv text, const char *name, struct conf_files *files, struct conf_errors *errors);
 
-/* As conf_parse(), from a file, with @include; checks who owns it and may write it. */
+/* As conf_parse(), from a file, with @include; with `files` it checks who owns it and may
+ * write it. */
 struct conf *conf_load(const char *path, struct conf_files *files, struct conf_errors *errors);
 
 /* The effective configuration as text that parses to the same again. It never holds secrets: they

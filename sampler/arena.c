@@ -4,13 +4,20 @@
 #include <sys/mman.h>
 
 #define ALIGNMENT 16
+#define SIZE_MIN  ((size_t)64 << 10)
 
 int arena_open(struct arena *arena, size_t size)
 {
-	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *base = MAP_FAILED;
 
 	*arena = (struct arena){ 0 };
+	/* Where address space is short (RLIMIT_AS, strict overcommit) a part of it may do. */
+	for (; size >= SIZE_MIN; size /= 2) {
+		base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (base != MAP_FAILED)
+			break;
+	}
 	if (base == MAP_FAILED)
 		return -1;
 	*arena = (struct arena){ .base = base, .size = size };

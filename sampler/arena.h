@@ -17,7 +17,8 @@ struct arena {
 	size_t used, size;
 };
 
-/* Reserve address space; memory is taken page by page as it is used. -1 when there is none. */
+/* Reserve address space, or a half, a quarter … of it when there is less; memory is taken page by
+ * page as it is used. -1 when there is none. */
 int arena_open(struct arena *arena, size_t size);
 void arena_close(struct arena *arena);
 

@@ -349,13 +349,8 @@ static void append(struct row_list *list, struct unwind_row row)
 static void emit(struct program *program)
 {
 	struct unwind_row row = row_of(program);
-	struct unwind_row *last =
-		program->out->len > 0 ? &program->out->rows[program->out->len - 1] : NULL;
 
 	row.pc = (uint32_t)(program->pc - program->base);
-	if (row.kind == ROW_JUMP && last && last->kind == REG_RSP && last->cfa == 1 &&
-		row.pc - last->pc == 1)
-		last->kind = ROW_LANDING;
 	append(program->out, row);
 }
 
@@ -529,15 +524,21 @@ static bool run(struct program *program, struct cursor cursor, const struct eh_f
 }
 
 /* See ROW_EH. */
-static void mark_eh(struct row_list *list, size_t from)
+static void mark_eh(struct unwind_row *rows, size_t len)
 {
 	bool found = false;
 
-	for (size_t i = from; i < list->len; i++)
-		found |= list->rows[i].kind == ROW_JUMP;
-	for (size_t i = from; found && i < list->len; i++) {
-		if (list->rows[i].kind < ROW_SPECIAL)
-			list->rows[i].kind |= ROW_EH;
+	for (size_t i = 0; i < len; i++) {
+		if (rows[i].kind != ROW_JUMP)
+			continue;
+		found = true;
+		if (i > 0 && rows[i - 1].kind == REG_RSP && rows[i - 1].cfa == 1 &&
+			rows[i].pc - rows[i - 1].pc == 1)
+			rows[i - 1].kind = ROW_LANDING;
+	}
+	for (size_t i = 0; found && i < len; i++) {
+		if (rows[i].kind < ROW_SPECIAL)
+			rows[i].kind |= ROW_EH;
 	}
 }
 
@@ -566,7 +567,8 @@ static bool compile(const struct eh_frame *frame, const struct cie *cie,
 	}
 	if (program.pc < range->limit)
 		emit(&program);
-	mark_eh(out, len);
+	if (out->len > len)
+		mark_eh(out->rows + len, out->len - len);
 	append(out, (struct unwind_row){
 			    .pc = (uint32_t)(range->limit - frame->base), .kind = ROW_NONE });
 	return true;

@@ -206,8 +206,8 @@ static void add_samples(struct pprof *pprof, const struct cpu_result *result)
 			(int64_t)stack->count * CPU_PERIOD_NS };
 		struct pprof_label label = { .key = "thread", .text = stack->label };
 
-		pprof_add(pprof, stack->pcs, stack->len, true, values, &label,
-			stack->label[0] ? 1 : 0);
+		pprof_add(pprof, &(struct pprof_stack){ stack->pcs, stack->len, true }, values,
+			&label, stack->label[0] ? 1 : 0);
 	}
 	if (result->dropped + result->stacks.lost > 0) {
 		int64_t values[2] = { (int64_t)(result->dropped + result->stacks.lost) };

@@ -164,7 +164,9 @@ static int write_proto(const struct question *question, struct symbols *symbols,
 			{ .key = "state", .text = threads[i].state } };
 
 		if (threads[i].len > 0)
-			pprof_add(pprof, threads[i].pcs, threads[i].len, true, &one, labels, 2);
+			pprof_add(pprof,
+				&(struct pprof_stack){ threads[i].pcs, threads[i].len, true },
+				&one, labels, 2);
 		else
 			pprof_add_named(pprof, "[no stack]", &one);
 	}

@@ -60,6 +60,7 @@ static bool parse_line(struct sv line, struct mapping *out)
 		!sv_to_u64(sv_cut(&line, ' '), UINT64_MAX, &out->inode))
 		return false;
 	out->readable = mode.ptr[0] == 'r';
+	out->writable = mode.ptr[1] == 'w';
 	out->executable = mode.ptr[2] == 'x';
 	out->device_major = (uint32_t)device_major;
 	out->device_minor = (uint32_t)device_minor;

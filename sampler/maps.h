@@ -14,7 +14,7 @@ struct mapping {
 	uint64_t start, limit, file_offset;
 	uint64_t inode;
 	uint32_t device_major, device_minor;
-	bool readable, executable;
+	bool readable, writable, executable;
 	struct sv path; /* without " (deleted)"; "" for memory without a name */
 	bool deleted;
 };

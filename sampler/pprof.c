@@ -280,16 +280,16 @@ static void add_sample(struct pprof *pprof, struct sv location_ids, const int64_
 	pprof->failed |= sample.failed;
 }
 
-void pprof_add(struct pprof *pprof, const uintptr_t *pcs, size_t len, bool leaf_is_exact,
-	const int64_t *values, const struct pprof_label *labels, size_t labels_len)
+void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64_t *values,
+	const struct pprof_label *labels, size_t labels_len)
 {
 	char mem[10 * 256];
 	struct buf ids;
 
 	buf_init_fixed(&ids, mem, sizeof(mem));
-	for (size_t i = 0; i < len && i < 256; i++) {
+	for (size_t i = 0; i < stack->len && i < 256; i++) {
 		/* A return address may be the first byte of the next function. */
-		uintptr_t address = i == 0 && leaf_is_exact ? pcs[i] : pcs[i] - 1;
+		uintptr_t address = stack->pcs[i] - (i == 0 && stack->leaf_is_exact ? 0 : 1);
 
 		add_varint(&ids, location_id(pprof, address));
 	}

@@ -30,6 +30,12 @@ struct pprof_label {
 	int64_t number;
 };
 
+struct pprof_stack {
+	const uintptr_t *pcs; /* innermost first; return addresses */
+	size_t len;
+	bool leaf_is_exact; /* but for the first, when a sample stopped there */
+};
+
 struct pprof_settings {
 	struct pprof_value_type values[PPROF_VALUES_MAX];
 	size_t values_len;
@@ -45,9 +51,9 @@ struct pprof;
 struct pprof *pprof_open(
 	struct arena *arena, struct symbols *symbols, const struct pprof_settings *settings);
 
-/* Add one sample. pcs[0] is exact when `leaf_is_exact`, all others are return addresses. */
-void pprof_add(struct pprof *pprof, const uintptr_t *pcs, size_t len, bool leaf_is_exact,
-	const int64_t *values, const struct pprof_label *labels, size_t labels_len);
+/* Add one sample, with as many values as the settings name. */
+void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64_t *values,
+	const struct pprof_label *labels, size_t labels_len);
 
 /* A sample of one made-up frame, for what was lost or cannot be shown. */
 void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *values);

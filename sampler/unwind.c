@@ -7,7 +7,9 @@
 #define FRAME_MAX     ((uintptr_t)16 << 20) /* a larger step is taken for a broken one */
 #define PROBES_MAX    64
 #define GAP_MAX       (16 * PAGE) /* what a large frame may skip */
-#define SIGNALS_MAX   8 /* signal frames may lead to any stack, but not around for ever */
+#define SIGNALS_MAX   8  /* signal frames may lead to any stack, but not around for ever */
+#define SAVED_WORDS   64 /* below a frame, where its callee saved registers */
+#define SAVED_REACH   ((uintptr_t)16 << 10)
 #define ALL_REGISTERS ((1U << ARCH_REGS) - 1)
 
 /*
@@ -211,13 +213,36 @@ static enum unwind_end step_landing_sigsafe(struct walk *walk, const struct unwi
 	return end;
 }
 
+/*
+ * The dynamic loader's way to bind a function at its first call keeps the stack pointer in rbx, which
+ * no row tracks.  Its callee has saved it just below this frame, if it is not in the register still:
+ * take what points a little above and leads to code.
+ */
+static bool find_saved_sigsafe(struct walk *walk, const struct unwind_row *row, unsigned reg)
+{
+	uintptr_t sp = walk->regs.reg[ARCH_SP], word = walk->regs.reg[reg], pc;
+
+	for (uintptr_t back = 0; back <= SAVED_WORDS; back++) {
+		if (back > 0 && !load_sigsafe(&walk->stack, sp - back * sizeof(word), &word))
+			return false;
+		if (word - sp < SAVED_REACH &&
+			load_sigsafe(&walk->stack,
+				word + (uintptr_t)((intptr_t)(row->cfa - 1) * 8), &pc) &&
+			table_set_covers_sigsafe(walk->set, pc)) {
+			walk->regs.reg[reg] = word;
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, uintptr_t *cfa)
 {
 	/* By form: what is added to the word that was found. */
 	static const uint8_t addends[] = { 0, 0, 8, 56, 64, 8 };
 	unsigned reg = row->kind & ROW_REG, form = row->kind & ROW_FORM;
 
-	if (!has(walk, reg))
+	if (!has(walk, reg) && !find_saved_sigsafe(walk, row, reg))
 		return false;
 	*cfa = walk->regs.reg[reg];
 	if (form == ROW_INDEXED)

@@ -37,6 +37,9 @@ void table_set_leave_sigsafe(void);
 const struct unwind_row *table_set_find_sigsafe(
 	const struct table_set *set, uintptr_t pc, const struct table **table);
 
+/* Is this address in an object that has a table? */
+bool table_set_covers_sigsafe(const struct table_set *set, uintptr_t pc);
+
 /* An address just above the first thread's first frame; 0 before the first refresh. */
 uintptr_t table_set_first_stack_sigsafe(void);
 

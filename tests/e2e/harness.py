@@ -28,9 +28,11 @@ Gateway  writes a configuration (default_configuration() with `conf` merged over
          it at the end and fails unless it ended cleanly: exit 0, no sanitizer report, nobody left
          behind, the audit chain whole. A test that breaks one of these on purpose says so by
          gate.expect_exit = None, gate.expect_chain = False.
+GateTest is a unittest.TestCase with one gate for a class: allow(), refuse(status, slug), refuse_tls().
 All waiting is for readiness with a deadline (wait_for), never a sleep.
 """
 import base64
+import contextlib
 import copy
 import hashlib
 import hmac
@@ -617,7 +619,8 @@ def default_configuration(pki, folder, targets):
             {"match": {"scope": "pprof:read"}, "targets": ["*"],
              "profiles": ["*", "symbol", "cmdline"], "max_seconds": 60}],
         "rate_limits": {"per_address": {"rate": 10000.0, "burst": 10000},
-                        "per_identity": {"rate": 10000.0, "burst": 10000}},
+                        "per_identity": {"rate": 10000.0, "burst": 10000},
+                        "auth_failures": {"max": 100000, "window": "1m", "ban": "10m"}},
         "audit": {"file": f"{folder}/audit.jsonl"},
         "targets": [{"name": name, **where, **({"default": True} if first else {})}
                     for name, where, first in targets],
@@ -867,3 +870,62 @@ class Gateway(TempDir):
         finally:
             self.kill()
             self.remove()
+
+
+# ---- tests of one gate
+
+HEAP = "/debug/pprof/heap"
+BEFORE_HTTP = (ssl.SSLError, ConnectionError, http.client.BadStatusLine)  # the connection ended before any answer
+
+
+class GateTest(unittest.TestCase):
+    """An open gate (conf() says how it differs from the default configuration) in front of a Backend that is
+    the default target "t", for all tests of a class."""
+
+    CONF = {}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = contextlib.ExitStack()
+        cls.addClassCleanup(cls.stack.close)
+        cls.pki = cls.stack.enter_context(Pki())
+        cls.backend = cls.stack.enter_context(Backend())
+        cls.gate = cls.stack.enter_context(Gateway(cls.pki, {"t": cls.backend}, cls.conf()))
+        cls.gate.open()
+
+    @classmethod
+    def conf(cls):
+        return cls.CONF
+
+    def allow(self, path=HEAP, **how):
+        """Served, and the target saw exactly one request."""
+        before = len(self.backend.requests)
+        answer = self.gate.get(path, **how)
+        self.assertEqual((answer.status, answer.body), (200, b"hello"), answer)
+        self.assertEqual(len(self.backend.requests), before + 1)
+
+    def refuse(self, status, slug, path=HEAP, method="GET", **how):
+        """Answered with that status and problem, audited once with that reason; the target saw nothing."""
+        requests, records = len(self.backend.requests), len(self.gate.audit(event="refused", reason=slug))
+        answer = self.gate.request(method, path, **how)
+        self.assertEqual(answer.status, status, answer)
+        self.assertEqual(answer.headers["Content-Type"], "application/problem+json")
+        self.assertEqual(answer.slug(), slug, answer)
+        record = self.gate.wait_audit(records + 1, event="refused", reason=slug)
+        self.assertEqual(record["status"], status)
+        self.assertEqual(record["request_id"], answer.headers["X-Request-Id"])
+        self.assertEqual(len(self.backend.requests), requests)
+        return answer
+
+    def refuse_token(self, token):
+        answer = self.refuse(401, "invalid-credential", token=token)
+        self.assertRegex(answer.headers["WWW-Authenticate"], r'^Bearer .*error="invalid_token"')
+        return answer
+
+    def refuse_tls(self, **how):
+        """Ended by a TLS alert, audited; the target saw nothing."""
+        requests, records = len(self.backend.requests), len(self.gate.audit(event="refused", reason="tls-failed"))
+        with self.assertRaises(BEFORE_HTTP):
+            self.gate.get(HEAP, **how)
+        self.gate.wait_audit(records + 1, event="refused", reason="tls-failed")
+        self.assertEqual(len(self.backend.requests), requests)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "acl/acl.h"
+#include "base/buf.h"
 
 static struct addr addr_of(const char *text)
 {
@@ -223,6 +224,30 @@ static void test_same_as_a_linear_search(void **state)
 	acl_free(acl);
 }
 
+static void note_entry(void *arg, enum acl_verdict side, bool is_v4, const char *entry)
+{
+	struct buf *out = arg;
+
+	buf_printf(out, "%c%c %s\n", side == ACL_ALLOW ? '+' : '-', is_v4 ? '4' : '6', entry);
+}
+
+static void test_each(void **state)
+{
+	struct acl *acl = acl_new();
+	struct err err;
+	char text[256];
+	struct buf out;
+
+	(void)state;
+	buf_init_fixed(&out, text, sizeof(text));
+	assert_int_equal(add_all(acl, ACL_ALLOW, "0.0.0.0/0 10.0.0.0/8 ::/0", &err), 0);
+	assert_int_equal(add_all(acl, ACL_DENY, "10.0.0.0/8 10.1.2.3 2001:db8::/32", &err), 0);
+	acl_each(acl, note_entry, &out);
+	assert_true(sv_is(buf_sv(&out), SV("+4 0.0.0.0/0\n+4 10.0.0.0/8\n-4 10.0.0.0/8\n"
+					   "+6 ::/0\n-4 10.1.2.3/32\n-6 2001:db8::/32\n")));
+	acl_free(acl);
+}
+
 /* A long list loads at once; a look-up walks the differing bits, not the list. */
 static void test_a_hundred_thousand_entries(void **state)
 {
@@ -264,6 +289,7 @@ int main(void)
 		cmocka_unit_test(test_loopback_only),
 		cmocka_unit_test(test_buckets),
 		cmocka_unit_test(test_same_as_a_linear_search),
+		cmocka_unit_test(test_each),
 		cmocka_unit_test(test_a_hundred_thousand_entries),
 	};
 

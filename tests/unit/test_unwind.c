@@ -1,5 +1,6 @@
 #include "tests/unit/unit.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -216,7 +217,6 @@ static void test_every_instruction_as_libgcc(void **state)
 
 	(void)state;
 	assert_int_equal(sigaction(SIGTRAP, &action, NULL), 0);
-	work_in_libc();
 	__asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
 	work_in_libc();
 	trace.stop = 1;
@@ -225,6 +225,46 @@ static void test_every_instruction_as_libgcc(void **state)
 	assert_true(trace.steps > 1000);
 	assert_int_equal(trace.incomplete, 0);
 	assert_int_equal(trace.wrong, 0);
+}
+
+static void *walk_until_told(void *stop)
+{
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	struct unwind_regs regs;
+	ucontext_t context;
+	size_t len;
+
+	while (!atomic_load((atomic_bool *)stop)) {
+		assert_int_equal(getcontext(&context), 0);
+		unwind_regs_from_ucontext_sigsafe(&context, &regs);
+		assert_int_equal(unwind_walk_sigsafe(&regs, pcs, UNWIND_DEPTH_MAX, &len),
+			UNWIND_COMPLETE);
+	}
+	return NULL;
+}
+
+static void test_libraries_come_and_go_under_a_walk(void **state)
+{
+	atomic_bool stop = false;
+	pthread_t thread;
+	struct err err;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, walk_until_told, &stop), 0);
+	for (unsigned i = 0; i < 50; i++) {
+		void *library = dlopen("libresolv.so.2", RTLD_NOW | RTLD_LOCAL);
+		size_t with, without, bytes;
+
+		assert_non_null(library);
+		assert_int_equal(unwind_refresh(&err), 0);
+		unwind_stats(&with, &bytes);
+		assert_int_equal(dlclose(library), 0);
+		assert_int_equal(unwind_refresh(&err), 0);
+		unwind_stats(&without, &bytes);
+		assert_true(without < with);
+	}
+	atomic_store(&stop, true);
+	assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
 static void test_registers_gone_wild(void **state)
@@ -239,6 +279,9 @@ static void test_registers_gone_wild(void **state)
 	assert_int_equal(getcontext(&context), 0);
 	unwind_regs_from_ucontext_sigsafe(&context, &good);
 	for (unsigned i = 0; i < 20000; i++) {
+		static const uintptr_t edges[] = { 0, 1, 8, 4096, 0x7fffffffffff,
+			0x800000000000, UINTPTR_MAX, UINTPTR_MAX - 7 };
+
 		bad = good;
 		for (unsigned j = 0; j < 3; j++) {
 			uintptr_t *field = j == 0   ? &bad.pc
@@ -248,9 +291,11 @@ static void test_registers_gone_wild(void **state)
 			random ^= random << 13;
 			random ^= random >> 7;
 			random ^= random << 17;
-			if (random % 3 == 0)
+			if (random % 4 == 0)
 				*field = random;
-			else if (random % 3 == 1)
+			else if (random % 4 == 1)
+				*field = edges[(random >> 8) % COUNT(edges)];
+			else if (random % 4 == 2)
 				*field += (random >> 8) % 65536 * 8 - (uintptr_t)65536 * 4;
 		}
 		errno = 4711;
@@ -298,6 +343,62 @@ static void test_depth_is_limited(void **state)
 	assert_int_equal(len, 2);
 }
 
+/* A stack holds what the sanitizer forbids to read. */
+__attribute__((no_sanitize("address"))) static void copy_words(
+	uintptr_t *to, uintptr_t address, size_t count)
+{
+	const uintptr_t *from =
+		(const uintptr_t *)address; /* NOLINT(performance-no-int-to-ptr) */
+
+	for (size_t i = 0; i < count; i++)
+		((volatile uintptr_t *)to)[i] = from[i];
+}
+
+/* As for a sleeping thread: the same frames from a copy, and no more than it reaches. */
+static __attribute__((noinline)) void check_copy(void)
+{
+	static uintptr_t copy[1024];
+	struct stack live = { 0 }, copied = { 0 };
+	struct unwind_regs regs;
+	ucontext_t context;
+	enum unwind_end end = UNWIND_COMPLETE;
+	size_t reached = 0;
+
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &regs);
+	assert_int_equal(unwind_walk_sigsafe(&regs, live.pcs, UNWIND_DEPTH_MAX, &live.len),
+		UNWIND_COMPLETE);
+	for (size_t words = 0; words <= COUNT(copy); words += 8) {
+		copy_words(copy, regs.reg[7], words);
+		end = unwind_walk_copy(
+			&regs, copy, words * 8, copied.pcs, UNWIND_DEPTH_MAX, &copied.len);
+		assert_in_range(copied.len, 1, live.len);
+		assert_true(copied.len >= reached);
+		assert_memory_equal(live.pcs, copied.pcs, copied.len * sizeof(live.pcs[0]));
+		assert_true(end == UNWIND_COMPLETE || copied.len <= live.len);
+		reached = copied.len;
+		if (end == UNWIND_COMPLETE)
+			break;
+	}
+	assert_int_equal(end, UNWIND_COMPLETE);
+	assert_int_equal(copied.len, live.len);
+}
+
+static void *run_check_copy(void *arg)
+{
+	check_copy();
+	return arg;
+}
+
+static void test_from_a_copy_of_the_stack(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, run_check_copy, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,9 +408,11 @@ int main(void)
 		cmocka_unit_test(test_from_an_alternate_stack),
 		cmocka_unit_test(test_in_a_thread),
 		cmocka_unit_test(test_every_instruction_as_libgcc),
+		cmocka_unit_test(test_libraries_come_and_go_under_a_walk),
 		cmocka_unit_test(test_registers_gone_wild),
 		cmocka_unit_test(test_at_the_end_of_mapped_memory),
 		cmocka_unit_test(test_depth_is_limited),
+		cmocka_unit_test(test_from_a_copy_of_the_stack),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
