@@ -34,7 +34,7 @@ static void check_query(const struct route *route, struct sv query)
 
 	if (params_parse(route, &request, MAX_SECONDS, &params, &detail) != PROBLEM_NONE)
 		return;
-	assert(params.capture_ms <= MAX_SECONDS * 1000);
+	assert(params.capture_ms <= (uint64_t)MAX_SECONDS * 1000);
 	assert(params.profiles >> route->profile & 1);
 	buf_init_fixed(&out, text, sizeof(text));
 	params_write(&params, &out);
