@@ -3,8 +3,9 @@
  *
  * Tables are compiled from the .eh_frame of every loaded object, by the server thread, and
  * published through one atomic pointer.  Walking reads them without a lock, an allocation or the
- * loader.  It never faults: each page of the stack is asked for with a harmless system call before
- * its first word is read, and each frame must lie above the one before.
+ * loader.  It never faults, and needs no handler for SIGSEGV: of the thread's own stack it remembers
+ * how far that was seen to be there, every other page is asked for with a harmless system call before
+ * its first word is read (see unwind.c); and each frame must lie above the one before.
  */
 #ifndef SAMPLER_UNWIND_H
 #define SAMPLER_UNWIND_H
