@@ -37,6 +37,8 @@ static void free_request(struct conn *conn)
 	if (!request)
 		return;
 	proxy_free(request->proxy);
+	if (request->dialed_fd >= 0)
+		(void)close(request->dialed_fd);
 	if (request->slot >= 0) {
 		table_slot_free(conn->worker->table, conn->worker->start.index, request->slot);
 		conn->worker->metrics.captures_running--;
@@ -128,6 +130,37 @@ void conn_refuse_address(
 	(void)audit_queue_refuse(worker->audit, addr, &record); /* it is closed in any case */
 }
 
+static const char no_id[] = "00000000000000000000000000000000";
+
+static struct request *new_request(struct conn *conn)
+{
+	struct request *request = calloc(1, sizeof(*request));
+	unsigned char random[REQUEST_ID_LEN / 2];
+
+	if (!request)
+		return NULL;
+	if (RAND_bytes(random, sizeof(random)) == 1)
+		hex_encode(random, sizeof(random), request->id);
+	else
+		memcpy(request->id, no_id, sizeof(no_id));
+	request->slot = request->dialed_fd = -1;
+	request->began_ms = clock_boot_ms();
+	conn->request = request;
+	return request;
+}
+
+static void describe_request(struct request *request, const struct http_request *head)
+{
+	request->method = head->method;
+	request->plain = problem_wants_plain(head);
+	request->close = head->close;
+	(void)sv_to_cstr(head->method_name, request->method_name, sizeof(request->method_name));
+	/* A path that is longer than any of ours is cut, for the log alone. */
+	if (!sv_to_cstr(head->path, request->path, sizeof(request->path)))
+		(void)sv_to_cstr((struct sv){ head->path.ptr, sizeof(request->path) - 1 },
+			request->path, sizeof(request->path));
+}
+
 static bool record_refusal(const struct conn *conn, const struct refusal *refusal)
 {
 	struct audit_record record = { .event = AUDIT_REFUSED,
@@ -165,21 +198,20 @@ static void end_request(struct conn *conn, bool close)
 		read_next(conn);
 }
 
-void conn_refuse(struct conn *conn, const struct refusal *refusal)
+static void answer_refusal(struct conn *conn, const struct refusal *refusal)
 {
 	const struct request *request = conn->request;
 	bool recorded = record_refusal(conn, refusal);
-	bool close = refusal->close || !request || request->close;
+	bool close = refusal->close || request->close;
 	struct problem_answer answer = {
 		.problem = recorded ? refusal->problem : PROBLEM_AUDIT_UNAVAILABLE,
 		.detail = recorded ? refusal->detail : NULL,
-		.request_id = sv_from_cstr(request ? request->id : ""),
+		.request_id = sv_from_cstr(request->id),
 		.retry_after_s = refusal->retry_after_s,
-		.allow = request && refusal->problem == PROBLEM_METHOD_NOT_ALLOWED
-				 ? request->route.allow
-				 : NULL,
-		.plain = request && request->plain,
-		.to_head = request && request->method == HTTP_HEAD,
+		.allow = refusal->problem == PROBLEM_METHOD_NOT_ALLOWED ? request->route.allow
+									: NULL,
+		.plain = request->plain,
+		.to_head = request->method == HTTP_HEAD,
 		.close = close,
 	};
 	struct buf out;
@@ -197,6 +229,15 @@ void conn_refuse(struct conn *conn, const struct refusal *refusal)
 	}
 	buf_free(&out);
 	end_request(conn, close);
+}
+
+void conn_refuse(struct conn *conn, const struct refusal *refusal)
+{
+	/* What could not be read has an id, too. */
+	if (conn->request || new_request(conn))
+		answer_refusal(conn, refusal);
+	else
+		abort_conn(conn);
 }
 
 static void send_end_record(struct conn *conn, enum audit_event event, const char *reason)
@@ -249,6 +290,32 @@ void conn_record_received(struct conn *conn)
 		conn_received(conn, false);
 }
 
+static void refuse_target(struct conn *conn, enum problem problem, const char *detail)
+{
+	conn_refuse(conn, &(struct refusal){ .problem = problem, .audit_detail = detail });
+}
+
+static void go_to_target(struct conn *conn)
+{
+	struct request *request = conn->request;
+	struct worker *worker = conn->worker;
+	char reason[128] = "";
+	int fd = request->dialed_fd;
+
+	request->dialed_fd = -1;
+	worker->targets_seen[request->target - worker->conf->targets] =
+		fd >= 0 ? TARGET_UP : TARGET_DOWN;
+	if (fd >= 0) {
+		conn->state = CONN_PROXYING;
+		proxy_begin(conn, fd);
+		return;
+	}
+	refuse_target(conn,
+		request->dialed_error == ETIMEDOUT ? PROBLEM_TARGET_TIMEOUT
+						   : PROBLEM_TARGET_DOWN,
+		strerror_r(request->dialed_error, reason, sizeof(reason)));
+}
+
 void conn_received(struct conn *conn, bool on_disk)
 {
 	if (conn->state != CONN_RECORDING)
@@ -260,62 +327,28 @@ void conn_received(struct conn *conn, bool on_disk)
 	} else if (conn->request->target) {
 		conn->state = CONN_DIALING;
 		conn_set_deadline(conn, conn->worker->conf->limits.connect_ms + 1000);
+		if (conn->request->dialed)
+			go_to_target(conn);
 	} else {
 		builtin_answer(conn);
 	}
 }
 
-static void refuse_target(struct conn *conn, enum problem problem, const char *detail)
-{
-	conn_refuse(conn, &(struct refusal){ .problem = problem, .audit_detail = detail });
-}
-
 void conn_dialed(struct conn *conn, int fd, int error)
 {
-	char reason[128] = "";
+	struct request *request = conn->request;
 
-	if (conn->state == CONN_DIALING)
-		conn->worker
-			->targets_seen[conn->request->target - conn->worker->conf->targets] =
-			fd >= 0 ? TARGET_UP : TARGET_DOWN;
-	if (conn->state == CONN_DIALING && fd >= 0) {
-		conn->state = CONN_PROXYING;
-		proxy_begin(conn, fd);
+	if (request->dialed || !request->target ||
+		(conn->state != CONN_DIALING && conn->state != CONN_RECORDING)) {
+		if (fd >= 0)
+			(void)close(fd);
 		return;
 	}
-	if (fd >= 0)
-		(void)close(fd);
-	if (conn->state != CONN_DIALING)
-		return;
-	refuse_target(conn, error == ETIMEDOUT ? PROBLEM_TARGET_TIMEOUT : PROBLEM_TARGET_DOWN,
-		strerror_r(error, reason, sizeof(reason)));
-}
-
-static const char new_id_failed[] = "00000000000000000000000000000000";
-
-static struct request *new_request(struct conn *conn, const struct http_request *head)
-{
-	struct request *request = calloc(1, sizeof(*request));
-	unsigned char random[REQUEST_ID_LEN / 2];
-
-	if (!request)
-		return NULL;
-	if (RAND_bytes(random, sizeof(random)) == 1)
-		hex_encode(random, sizeof(random), request->id);
-	else
-		memcpy(request->id, new_id_failed, sizeof(new_id_failed));
-	request->slot = -1;
-	request->began_ms = clock_boot_ms();
-	request->method = head->method;
-	request->plain = problem_wants_plain(head);
-	request->close = head->close;
-	(void)sv_to_cstr(head->method_name, request->method_name, sizeof(request->method_name));
-	/* A path that is longer than any of ours is cut, for the log alone. */
-	if (!sv_to_cstr(head->path, request->path, sizeof(request->path)))
-		(void)sv_to_cstr((struct sv){ head->path.ptr, sizeof(request->path) - 1 },
-			request->path, sizeof(request->path));
-	conn->request = request;
-	return request;
+	request->dialed = true;
+	request->dialed_fd = fd;
+	request->dialed_error = error;
+	if (conn->state == CONN_DIALING)
+		go_to_target(conn);
 }
 
 /* A whole head is there: read the body that it announces, then decide. */
@@ -334,10 +367,11 @@ static void take_request(struct conn *conn, const struct http_request *head)
 	}
 	conn->in_head = conn->continued = false;
 	conn->taken = whole;
-	if (!new_request(conn, head)) {
+	if (!new_request(conn)) {
 		abort_conn(conn);
 		return;
 	}
+	describe_request(conn->request, head);
 	conn_decide(conn, head, body);
 }
 

@@ -46,6 +46,9 @@ struct request {
 	uint64_t bytes;                   /* of body that went to the client */
 	char *body;                       /* of POST, or the symbols of GET */
 	size_t body_len;
+	/* The keeper's word may come before the scribe's, since they go different ways. */
+	bool dialed;
+	int dialed_fd, dialed_error;
 	struct proxy *proxy;
 };
 

@@ -11,6 +11,7 @@
 
 #include "gateway/conn.h"
 #include "http/body.h"
+#include "http/status.h"
 
 #define HEAD_BYTES_MAX ((size_t)16 << 10)
 #define READ_BYTES     ((size_t)64 << 10)
@@ -118,7 +119,7 @@ static bool write_head(struct proxy *proxy, const struct http_response *response
 	struct buf out;
 
 	buf_init_fixed(&out, mem, sizeof(mem));
-	buf_printf(&out, "HTTP/1.1 %u Answer\r\n", response->status);
+	buf_printf(&out, "HTTP/1.1 %u %s\r\n", response->status, http_reason(response->status));
 	pass_fields(request, response, &out);
 	proxy->chunked =
 		response->framing == HTTP_CHUNKED || response->framing == HTTP_UNTIL_CLOSE;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "http/query.h"
+#include "http/status.h"
 #include "sampler/cpu.h"
 
 #define ARENA_BYTES  ((size_t)2 << 30)
@@ -56,36 +57,6 @@ short connection_events(const struct connection *connection)
 	return 0;
 }
 
-static const char *reason_of(unsigned status)
-{
-	static const struct {
-		unsigned status;
-		const char *reason;
-	} reasons[] = {
-		{ 200, "OK" },
-		{ 307, "Temporary Redirect" },
-		{ 400, "Bad Request" },
-		{ 401, "Unauthorized" },
-		{ 403, "Forbidden" },
-		{ 404, "Not Found" },
-		{ 405, "Method Not Allowed" },
-		{ 413, "Content Too Large" },
-		{ 414, "URI Too Long" },
-		{ 417, "Expectation Failed" },
-		{ 431, "Request Header Fields Too Large" },
-		{ 500, "Internal Server Error" },
-		{ 501, "Not Implemented" },
-		{ 503, "Service Unavailable" },
-		{ 505, "HTTP Version Not Supported" },
-	};
-
-	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
-		if (reasons[i].status == status)
-			return reasons[i].reason;
-	}
-	return "Error";
-}
-
 static void add_field(struct buf *head, const char *name, const char *value)
 {
 	if (!value)
@@ -113,7 +84,7 @@ static void begin_answer(struct connection *connection, uint64_t now)
 	buf_add_cstr(head, "HTTP/1.1 ");
 	buf_add_u64(head, answer->status);
 	buf_add_byte(head, ' ');
-	buf_add_cstr(head, reason_of(answer->status));
+	buf_add_cstr(head, http_reason(answer->status));
 	buf_add_cstr(head, "\r\n");
 	add_field(head, "Content-Type", answer->content_type);
 	add_field(head, "X-Content-Type-Options", "nosniff");
