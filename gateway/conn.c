@@ -163,6 +163,7 @@ static void describe_request(struct request *request, const struct http_request 
 
 static bool record_refusal(const struct conn *conn, const struct refusal *refusal)
 {
+	const struct request *request = conn->request;
 	struct audit_record record = { .event = AUDIT_REFUSED,
 		.status = (uint16_t)problem_status(refusal->problem),
 		.reason = sv_from_cstr(problem_slug(refusal->problem)),
@@ -173,7 +174,13 @@ static bool record_refusal(const struct conn *conn, const struct refusal *refusa
 	metrics_refusal(&conn->worker->metrics, refusal->problem);
 	if (refusal->problem == PROBLEM_TLS_FAILED)
 		conn->worker->metrics.handshakes_failed++;
-	return audit_queue_refuse(conn->worker->audit, &conn->addr, &record);
+	if (!request || !request->number || refusal->problem == PROBLEM_AUDIT_UNAVAILABLE)
+		return audit_queue_refuse(conn->worker->audit, &conn->addr, &record);
+	/* It was received: however it ends, that is the second of its two records. */
+	record.event = AUDIT_COMPLETED;
+	record.ms = clock_boot_ms() - request->began_ms;
+	record.has_ms = true;
+	return audit_queue_send(conn->worker->audit, 0, &record);
 }
 
 /* Go on to the next request, which may be there already. */

@@ -181,6 +181,15 @@ static bool is_authenticated(struct decision *decision)
 	return true;
 }
 
+/* A credential in a URL ends up in logs everywhere: said before anything else is asked. */
+static bool has_no_credential_in_query(struct decision *decision)
+{
+	if (!params_hold_credential(decision->head->query))
+		return true;
+	decision->refusal.close = true;
+	return refuse(decision, PROBLEM_CREDENTIAL_PLACEMENT);
+}
+
 static uint64_t take_identity(struct decision *decision, struct sv key)
 {
 	const struct conf_rate *rate = &decision->conf->rate_limits.per_identity;
@@ -232,16 +241,25 @@ static bool grant_holds(const struct conf_grant *grant, const struct conn *conn,
 	       (!grant->acl || acl_check(grant->acl, &conn->addr) == ACL_ALLOW);
 }
 
-/* May this identity see anything at all of this target? NULL: of any. */
-static bool sees_target(const struct conn *conn, const struct conf *conf,
-	const struct identity *identity, const char *target)
+/* Is anything at all of this target granted to this identity, from wherever? NULL: of any. */
+static bool sees_target(
+	const struct conf *conf, const struct identity *identity, const char *target)
 {
 	for (size_t i = 0; i < conf->grants_len; i++) {
-		if (grant_holds(&conf->grants[i], conn, identity) &&
-			(!target || grant_covers_target(
-					    &conf->grants[i].grant, sv_from_cstr(target))))
+		const struct grant *grant = &conf->grants[i].grant;
+
+		if (grant_matches(grant, identity) &&
+			(!target || grant_covers_target(grant, sv_from_cstr(target))))
 			return true;
 	}
+	return false;
+}
+
+static bool has_any_grant(const struct conn *conn, const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->grants_len; i++)
+		if (grant_holds(&conf->grants[i], conn, &conn->request->identity))
+			return true;
 	return false;
 }
 
@@ -256,12 +274,14 @@ static bool has_path(struct decision *decision)
 	struct request *request = decision->request;
 	const struct conf_target *target;
 
+	/* Who is granted nothing learns nothing of paths and targets. */
+	if (!sees_target(decision->conf, &request->identity, NULL))
+		return refuse(decision, PROBLEM_NO_GRANT);
 	if (request->route.kind == ROUTE_NONE)
 		return refuse(decision, PROBLEM_NOT_FOUND);
 	if (is_forwarded(&request->route)) {
 		target = find_target(decision->conf, request->route.target);
-		if (!target || !sees_target(decision->conn, decision->conf, &request->identity,
-				       target->name))
+		if (!target || !sees_target(decision->conf, &request->identity, target->name))
 			return refuse(decision, PROBLEM_NOT_FOUND);
 		request->target = target;
 		(void)sv_to_cstr(sv_from_cstr(target->name), request->target_name,
@@ -290,6 +310,8 @@ static bool keep_symbols(struct decision *decision)
 		return refuse(decision, PROBLEM_INTERNAL);
 	memcpy(request->body, symbols.ptr, symbols.len);
 	request->body_len = symbols.len;
+	/* They are the request's own now; the query that they came from goes. */
+	request->what.symbols = SV("");
 	return true;
 }
 
@@ -334,7 +356,7 @@ bool conn_is_allowed(const struct conn *conn, const struct conf *conf, enum prob
 	if (target && target->acl && acl_check(target->acl, &conn->addr) != ACL_ALLOW)
 		return false;
 	if (request->route.kind == ROUTE_WHOAMI || request->route.kind == ROUTE_TARGETS)
-		return sees_target(conn, conf, &request->identity, NULL);
+		return has_any_grant(conn, conf);
 	for (size_t i = 0; i < conf->grants_len; i++) {
 		if (grant_holds(&conf->grants[i], conn, &request->identity) &&
 			grant_covers(&conf->grants[i], request))
@@ -404,7 +426,8 @@ static bool is_public(const struct request *request, const struct conf *conf)
 void conn_decide(struct conn *conn, const struct http_request *head, struct sv body)
 {
 	static bool (*const to_all[])(struct decision *) = { is_open, has_our_host,
-		is_same_site, has_rate_by_address, can_be_recorded };
+		is_same_site, has_rate_by_address, has_no_credential_in_query,
+		can_be_recorded };
 	static bool (*const to_others[])(struct decision *) = { is_authenticated,
 		has_rate_by_identity, has_path, has_parameters, is_granted, fits_window,
 		has_slot };

@@ -124,6 +124,16 @@ static bool is_credential(struct sv name)
 	return false;
 }
 
+bool params_hold_credential(struct sv query)
+{
+	struct sv name, value;
+
+	while (http_query_next(&query, &name, &value))
+		if (is_credential(name))
+			return true;
+	return false;
+}
+
 static enum problem take_pair(struct reader *reader, struct sv name, struct sv value)
 {
 	if (is_credential(name))

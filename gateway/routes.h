@@ -65,6 +65,9 @@ struct params {
 enum problem params_parse(const struct route *route, const struct http_request *request,
 	uint32_t max_seconds, struct params *out, const char **detail);
 
+/* Does a parameter carry, by its name, what belongs into an Authorization header? */
+bool params_hold_credential(struct sv query);
+
 /* "seconds=30&debug=1", or nothing: for the target and for the audit record. */
 void params_write(const struct params *params, struct buf *out);
 

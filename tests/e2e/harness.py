@@ -187,7 +187,7 @@ class Authority:
         path = self.folder / name
         key, request, cert, extension_file = (f"{path}.{kind}" for kind in ("key", "csr", "pem", "ext"))
         new_key(key, algorithm)
-        openssl("req", "-new", "-key", key, "-out", request, "-subj", f"/CN={cn}" if cn else "/")
+        openssl("req", "-new", "-key", key, "-out", request, "-subj", "/CN=" + cn.replace("/", "\\/") if cn else "/")
         pathlib.Path(extension_file).write_text("\n".join(extensions) + "\n")
         openssl("ca", "-batch", "-notext", "-config", self.configuration, "-in", request, "-out", cert,
                 "-extfile", extension_file, "-startdate", start or "20200101000000Z", "-enddate",
@@ -905,7 +905,10 @@ class GateTest(unittest.TestCase):
         self.assertEqual(len(self.backend.requests), before + 1)
 
     def refuse(self, status, slug, path=HEAP, method="GET", **how):
-        """Answered with that status and problem, audited once with that reason; the target saw nothing."""
+        """Answered with that status and problem, audited once with that reason; the target saw nothing. Each
+        comes from an address of its own: many refusals of one address are summed in the log."""
+        type(self).refusals = n = getattr(type(self), "refusals", 0) + 1
+        how.setdefault("source", f"127.1.{n // 250}.{n % 250 + 1}")
         requests, records = len(self.backend.requests), len(self.gate.audit(event="refused", reason=slug))
         answer = self.gate.request(method, path, **how)
         self.assertEqual(answer.status, status, answer)
