@@ -47,6 +47,13 @@ struct stream {
 	bool write_on_read;     /* TLS wants to read before it can write on */
 };
 
+static size_t count;
+
+size_t stream_count(void)
+{
+	return count;
+}
+
 static void free_stream(struct stream *stream)
 {
 	struct event *events[] = { stream->on_read, stream->on_write, stream->on_gone,
@@ -63,6 +70,7 @@ static void free_stream(struct stream *stream)
 		evbuffer_free(stream->out);
 	(void)close(stream->fd);
 	free(stream);
+	count--;
 }
 
 static bool is_given_up(const struct stream *stream)
@@ -346,6 +354,7 @@ struct stream *stream_new(struct event_base *base, SSL_CTX *tls, int fd,
 		(void)close(fd);
 		return NULL;
 	}
+	count++;
 	*stream = (struct stream){ .state = HANDSHAKE,
 		.fd = fd,
 		.events = events,

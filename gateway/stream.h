@@ -57,6 +57,10 @@ size_t stream_queued(const struct stream *stream);
 /* Bytes that the socket has taken in all, without TLS: what was really sent. */
 uint64_t stream_sent(const struct stream *stream);
 
+/* Streams that are there, those included that were given up and are still saying goodbye: a process
+ * that ends before this is 0 cuts somebody off. */
+size_t stream_count(void);
+
 /* Give it up. No event is told any more and the pointer is void.
  * close: what is queued goes out, then close_notify, then the client has a moment to read it.
  * abort: it ends now, and by a reset, so that a cut answer cannot look like a whole one. */

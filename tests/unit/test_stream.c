@@ -316,6 +316,7 @@ static void serve(struct server_side *side, const struct conf *with,
 	listener_free(listener);
 	assert_true(event_base_dispatch(side->base) >= 0); /* until no event is left */
 	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(stream_count(), 0);
 	SSL_CTX_free(side->tls);
 	event_base_free(side->base);
 	(void)close(fd);
