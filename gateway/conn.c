@@ -278,7 +278,9 @@ void conn_cut(struct conn *conn, const char *reason)
 {
 	if (conn->request && conn->request->number)
 		send_end_record(conn, AUDIT_CUT, reason);
-	abort_conn(conn);
+	/* What was queued still goes out, and so does an alert of TLS. */
+	stream_cut(conn->stream);
+	free_conn(conn);
 }
 
 void conn_record_received(struct conn *conn)

@@ -24,6 +24,7 @@ enum state {
 enum farewell {
 	STAYS = 0,
 	CLOSES,
+	CUTS,
 	ABORTS,
 };
 
@@ -42,6 +43,7 @@ struct stream {
 	size_t input_max;
 	uint64_t sent;
 	bool was_high;          /* `drained` is owed */
+	bool is_cut;            /* FLUSHING: no close_notify at the end */
 	bool in_callback;       /* of ours, from the loop */
 	enum farewell farewell; /* while in_callback: to be acted on after it */
 	bool write_on_read;     /* TLS wants to read before it can write on */
@@ -230,11 +232,12 @@ static enum step write_output(struct stream *stream)
 	return STEP_DONE;
 }
 
-/* Nothing of the owner's is left to be sent: close_notify, then half a close. */
+/* Nothing of the owner's is left to be sent: close_notify where all was said, then half a close. */
 static void say_goodbye(struct stream *stream)
 {
 	ERR_clear_error();
-	(void)SSL_shutdown(stream->tls);
+	if (!stream->is_cut)
+		(void)SSL_shutdown(stream->tls);
 	linger(stream);
 }
 
@@ -457,6 +460,7 @@ static void act_on_farewell(struct stream *stream)
 	}
 	if (stream->state == OPEN) {
 		stream->state = FLUSHING;
+		stream->is_cut = farewell == CUTS;
 		(void)event_add(stream->on_time, &flush_time);
 		watch(stream);
 		(void)flush(stream);
@@ -476,6 +480,11 @@ static void give_up(struct stream *stream, enum farewell farewell)
 void stream_close(struct stream *stream)
 {
 	give_up(stream, CLOSES);
+}
+
+void stream_cut(struct stream *stream)
+{
+	give_up(stream, CUTS);
 }
 
 void stream_abort(struct stream *stream)

@@ -63,8 +63,10 @@ size_t stream_count(void);
 
 /* Give it up. No event is told any more and the pointer is void.
  * close: what is queued goes out, then close_notify, then the client has a moment to read it.
- * abort: it ends now, and by a reset, so that a cut answer cannot look like a whole one. */
+ * cut: as close, but without close_notify: what was said stays visibly unfinished.
+ * abort: it ends now, and by a reset. */
 void stream_close(struct stream *stream);
+void stream_cut(struct stream *stream);
 void stream_abort(struct stream *stream);
 
 #endif

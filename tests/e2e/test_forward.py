@@ -53,7 +53,7 @@ class Tools(Base):
         self.open_gate(go=self.stack.enter_context(GoServer()))
         for env in (self.by_cert, self.by_token):
             self.assertIn("main.hotFingerprint", self.pprof(env, "-top", "/debug/pprof/profile?seconds=2"))
-            self.assertIn("runtime.goexit", self.pprof(env, "-raw", "/debug/pprof/goroutine"))
+            self.assertIn("runtime.gopark", self.pprof(env, "-raw", "/debug/pprof/goroutine"))
             for profile in ("heap", "allocs", "block", "mutex"):
                 self.assertIn("Samples:", self.pprof(env, "-raw", f"/targets/go/debug/pprof/{profile}"))
             base = self.pki.path("base.pb.gz")

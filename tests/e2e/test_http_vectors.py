@@ -116,7 +116,7 @@ class Vectors(unittest.TestCase):
         cls.pki = Pki()
         cls.addClassCleanup(cls.pki.remove)
         cls.backend = cls.enterClassContext(Backend())
-        cls.gate = cls.enterClassContext(Gateway(cls.pki, targets={"t": cls.backend}, conf={"grants": [
+        cls.gate = cls.enterClassContext(Gateway(cls.pki, targets={"t": cls.backend}, conf={"gateway": {"hosts": ["127.0.0.1"]}, "grants": [
             {"match": {"method": "mtls", "san": "URI:spiffe://example.test/oncall/*"}, "targets": ["*"],
              "profiles": ["*", "symbol"], "max_seconds": 300}]}))
         cls.port = cls.gate.open()

@@ -398,6 +398,28 @@ static void write_and_abort(void *arg)
 	side->stream = NULL;
 }
 
+static void write_and_cut(void *arg)
+{
+	struct server_side *side = arg;
+
+	assert_true(stream_write(side->stream, SV("half an answer")));
+	stream_cut(side->stream);
+	side->stream = NULL;
+}
+
+static void test_a_cut_says_what_it_has_and_no_more(void **state)
+{
+	static const struct stream_events events = { write_and_cut, never, never,
+		close_when_ended };
+	struct client client = { .talk = read_all };
+	struct server_side side = { 0 };
+
+	(void)state;
+	serve(&side, &conf, &events, &client);
+	assert_int_equal(client.got, 14);
+	assert_true(client.end == SSL_ERROR_SYSCALL || client.end == SSL_ERROR_SSL);
+}
+
 static void test_an_abort_is_no_orderly_end(void **state)
 {
 	static const struct stream_events events = { write_and_abort, never, never,
@@ -590,6 +612,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_words_there_and_back),
 		cmocka_unit_test(test_a_long_answer_is_queued_in_pieces),
+		cmocka_unit_test(test_a_cut_says_what_it_has_and_no_more),
 		cmocka_unit_test(test_an_abort_is_no_orderly_end),
 		cmocka_unit_test(test_input_is_read_up_to_its_limit),
 		cmocka_unit_test(test_a_client_that_leaves_is_noticed_though_nobody_reads),
