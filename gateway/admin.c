@@ -40,6 +40,17 @@ struct admin {
 	uint64_t refusals_second, refusals, refusals_more;
 };
 
+static void connection_release(struct connection *connection)
+{
+	if (connection->event)
+		event_free(connection->event);
+	if (connection->fd >= 0)
+		(void)close(connection->fd);
+	buf_free(&connection->in);
+	buf_free(&connection->out);
+	free(connection);
+}
+
 static void connection_free(struct connection *connection)
 {
 	struct connection **at = &connection->admin->connections;
@@ -48,13 +59,7 @@ static void connection_free(struct connection *connection)
 		at = &(*at)->next;
 	*at = connection->next;
 	connection->admin->connections_len--;
-	if (connection->event)
-		event_free(connection->event);
-	if (connection->fd >= 0)
-		(void)close(connection->fd);
-	buf_free(&connection->in);
-	buf_free(&connection->out);
-	free(connection);
+	connection_release(connection);
 }
 
 /* The client is gone. One that waits for an opening stays until that is decided. */
@@ -368,6 +373,7 @@ static int set_group(const char *path, const char *name, struct err *err)
 
 	if (!name || !*name)
 		return 0;
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	group = getgrnam(name);
 	if (!group)
 		return err_set(
@@ -439,8 +445,12 @@ void admin_free(struct admin *admin)
 {
 	if (!admin)
 		return;
-	while (admin->connections)
-		connection_free(admin->connections);
+	while (admin->connections) {
+		struct connection *connection = admin->connections;
+
+		admin->connections = connection->next;
+		connection_release(connection);
+	}
 	if (admin->event)
 		event_free(admin->event);
 	if (admin->fd >= 0) {

@@ -150,14 +150,13 @@ static enum line read_chain(struct audit_chain *chain, struct reader *reader, st
 }
 
 /* Keep the torn end beside the file, then cut it off. */
-static int cut_torn(
-	const struct reader *reader, int folder, const char *torn_name, struct err *err)
+static int cut_torn(const struct reader *reader, const struct audit_file *file, struct err *err)
 {
-	int fd = openat(folder, torn_name,
+	int fd = openat(file->folder, file->torn_name,
 		O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0)
-		return err_sys(err, "the torn last line cannot be kept in %s", torn_name);
+		return err_sys(err, "the torn last line cannot be kept in %s", file->torn_name);
 	if (write_all(fd, reader->window.ptr, reader->window.len) || write_all(fd, "\n", 1) ||
 		fsync(fd) || ftruncate(reader->fd, reader->at) || fsync(reader->fd)) {
 		(void)err_sys(err, "the torn last line cannot be cut off");
@@ -181,19 +180,18 @@ static void compare_heads(struct audit_file *file, const struct audit_head *kept
 	}
 	if (head->seq < kept->seq)
 		(void)err_set(recovered, ERR_INPUT,
-			"the file ends at line %llu, but line %llu was written: its end was "
-			"cut "
-			"off",
+			"its end was cut off: it ends at line %llu, but line %llu was "
+			"written",
 			(unsigned long long)head->seq, (unsigned long long)kept->seq);
-	else if (head->seq == kept->seq && memcmp(head->hash, kept->hash, sizeof(head->hash)))
+	else if (head->seq == kept->seq &&
+		 memcmp(head->hash, kept->hash, sizeof(head->hash)) != 0)
 		(void)err_set(recovered, ERR_INPUT,
-			"line %llu is not the one that was written: the file was rewritten",
+			"it was rewritten: line %llu is not the one that was written",
 			(unsigned long long)head->seq);
 }
 
 int audit_file_resume(struct audit_file *file, enum audit_check check,
-	const struct audit_head *kept, int folder, const char *torn_name, struct err *recovered,
-	struct err *err)
+	const struct audit_head *kept, struct err *recovered, struct err *err)
 {
 	struct reader reader = { .fd = file->fd };
 	enum line end;
@@ -213,15 +211,14 @@ int audit_file_resume(struct audit_file *file, enum audit_check check,
 	compare_heads(file, kept, reader.number == 0, recovered);
 	if (reader.number == 0 && kept->seq > 0 && check == AUDIT_CHECK_ALL)
 		(void)err_set(recovered, ERR_INPUT,
-			"the file is empty, but line %llu was written: the chain goes on from "
-			"it",
+			"it is empty, but line %llu was written: the chain goes on from there",
 			(unsigned long long)kept->seq);
 	if (end == LINE_TORN) {
-		if (cut_torn(&reader, folder, torn_name, err))
+		if (cut_torn(&reader, file, err))
 			goto out;
 		(void)err_set(recovered, ERR_INPUT,
 			"a torn last line of %zu bytes was cut off and kept in %s",
-			reader.window.len, torn_name);
+			reader.window.len, file->torn_name);
 	}
 	rc = 0;
 out:

@@ -19,6 +19,8 @@ struct audit_file {
 	struct audit_chain chain;
 	struct buf batch; /* lines not written yet */
 	int fd;
+	int folder;            /* the one it lies in */
+	const char *torn_name; /* of a file there that takes what is torn */
 	enum conf_sync sync;
 	bool failed;         /* a write or a sync failed: final */
 	bool is_sync_failed; /* what was written may not be on disk */
@@ -31,14 +33,13 @@ enum audit_check {
 };
 
 /*
- * Read what is there and go on after it, in a chain with `key`. A torn last line is cut off and
- * appended to the file `torn_name` in `folder`. `kept` is the head as it was known elsewhere (seq 0: not
- * known); a file without a line goes on from it. -1: the chain is broken before its last line.
- * `recovered` says in words what was mended or is missing, "" for nothing.
+ * Read what is there and go on after it. A torn last line is cut off and appended to `torn_name`.
+ * `kept` is the head as it was known elsewhere (seq 0: not known); a file without a line goes on from
+ * it. -1: the chain is broken before its last line. `recovered` says in words what was mended or is
+ * missing (kind ERR_NONE: nothing).
  */
 int audit_file_resume(struct audit_file *file, enum audit_check check,
-	const struct audit_head *kept, int folder, const char *torn_name, struct err *recovered,
-	struct err *err);
+	const struct audit_head *kept, struct err *recovered, struct err *err);
 
 /* Add a record to the batch. -1: it does not fit. */
 int audit_file_add(struct audit_file *file, const struct audit_record *record, int64_t unix_us,

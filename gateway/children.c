@@ -45,6 +45,7 @@ static void become(
 		(void)signal(ignored[i], SIG_IGN);
 	(void)signal(SIGCHLD, SIG_DFL);
 	(void)sigemptyset(&none);
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	if (sigprocmask(SIG_SETMASK, &none, NULL) || setpgid(0, 0) ||
 		prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != keeper)
 		return;

@@ -14,7 +14,8 @@
 #include "gateway/log.h"
 #include "gateway/tls.h"
 
-#define TRUST_MS UINT64_C(3600000) /* addresses that showed a good certificate */
+#define RECORD_MS UINT64_C(4000)    /* for a record to be on disk; after 5 s access closes */
+#define TRUST_MS  UINT64_C(3600000) /* addresses that showed a good certificate */
 
 static struct sv bucket_key(const struct addr *addr, struct addr *storage)
 {
@@ -294,7 +295,7 @@ void conn_record_received(struct conn *conn)
 	request->number = ++conn->worker->requests;
 	conn->worker->running++;
 	conn->state = CONN_RECORDING;
-	conn_set_deadline(conn, conn->worker->conf->limits.response_ms);
+	conn_set_deadline(conn, RECORD_MS);
 	if (!audit_queue_send(conn->worker->audit, request->number, &record))
 		conn_received(conn, false);
 }

@@ -88,6 +88,7 @@ int ipc_send(int socket, const struct ipc_message *message, struct err *err)
 	char head[IPC_HEAD_SIZE];
 	struct iovec parts[2] = {
 		{ head, sizeof(head) },
+		/* NOLINTNEXTLINE(performance-no-int-to-ptr): iovec has no const, sendmsg() reads */
 		{ (void *)(uintptr_t)message->payload.ptr, message->payload.len },
 	};
 	struct msghdr packet = { .msg_iov = parts, .msg_iovlen = 2 };
@@ -145,6 +146,7 @@ static size_t take_descriptors(struct msghdr *packet, int *first)
 	return count;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): recvmsg() writes to it */
 enum ipc_result ipc_receive(int socket, char storage[static IPC_MESSAGE_MAX],
 	struct ipc_message *out, struct err *err)
 {
@@ -164,7 +166,7 @@ enum ipc_result ipc_receive(int socket, char storage[static IPC_MESSAGE_MAX],
 	do {
 		got = recvmsg(socket, &packet, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	} while (got < 0 && errno == EINTR);
-	if (got < 0 && (errno == EAGAIN))
+	if (got < 0 && errno == EAGAIN)
 		return IPC_EMPTY;
 	if (got < 0) {
 		(void)err_sys(err, "cannot receive from the other process");

@@ -172,7 +172,7 @@ void keeper_close(struct keeper *keeper, const struct actor *actor, enum audit_e
 /* Let go what is not needed any more. */
 void keeper_settle(struct keeper *keeper)
 {
-	const struct timeval turn = { .tv_usec = KEEPER_TICK_MS * 1000 };
+	const struct timeval turn = { .tv_usec = KEEPER_TICK_MS * 1000L };
 	bool is_idle = !keeper->is_open && !keeper->workers && keeper->openings == 0;
 
 	if (is_idle && keeper->is_stopping && !keeper->has_stop_record) {
@@ -348,6 +348,7 @@ static int watch_signals(struct keeper *keeper, struct err *err)
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		(void)sigaddset(&set, wanted[i]);
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	if (sigprocmask(SIG_BLOCK, &set, NULL))
 		return err_sys(err, "signals");
 	keeper->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);

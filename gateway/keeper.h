@@ -61,7 +61,6 @@ struct keeper {
 	struct event_base *base;
 	struct event *signals, *expiry, *tick;
 	int signal_fd, expiry_fd, self_fd;
-
 	const char *conf_path;
 	struct conf *conf;
 	struct conf_files *files;
@@ -69,37 +68,33 @@ struct keeper {
 	uint64_t generation;
 
 	bool is_started, is_open, is_stopping, has_stop_record;
-	int exit_code;
+	bool is_scribe_leaving, is_head_saved;
+	bool is_audit_file_failed; /* what was written to it may not be on disk */
+	int exit_code, switch_fd;
 	uint64_t stop_ms; /* when stopping gives up waiting for the audit */
 	struct access_window window;
 	struct switch_state *state;
-	int switch_fd;
 	uint64_t closings;
 	size_t openings; /* that wait for their record */
 	char opened_by[KEEPER_TEXT_MAX], reason[AUDIT_TEXT_MAX];
 	struct listeners listeners;
 
 	struct child *workers;
-	uint32_t last_number;
 	struct table *table;
 	int table_fd;
-	uint64_t respawn_ms; /* when a missing worker is replaced; 0: none is missing */
+	uint32_t last_number; /* of a child */
+	uint64_t respawn_ms;  /* when a missing worker is replaced; 0: none is missing */
 	uint64_t backoff_ms, born_ms;
 
 	struct child *scribe; /* NULL: none */
-	bool is_scribe_leaving;
-	int audit_fd;
-	int audit_folder;
-	struct audit_head head;
-	bool is_head_saved;
-	bool is_audit_file_failed; /* what was written to it may not be on disk */
+	int audit_fd, audit_folder;
+	struct audit_head head; /* as the scribe said last */
 	struct pending_record *records, **records_end;
 	size_t records_len;
 	uint64_t last_record;
-	uint64_t
-		scribe_lost_ms; /* since when there is none though one is needed; 0: there is */
+	uint64_t scribe_lost_ms;     /* since when one is missed; 0: none is */
 	unsigned scribe_asked_ticks; /* turns of the clock since it was asked; 0: it was not */
-	uint64_t scribe_respawn_ms, scribe_backoff_ms;
+	uint64_t scribe_born_ms, scribe_respawn_ms, scribe_backoff_ms;
 
 	struct admin *admin;
 	uint64_t opened_total, worker_deaths_total, scribe_deaths_total;

@@ -209,6 +209,7 @@ static int spawn_scribe(struct keeper *keeper, struct err *err)
 	}
 	(void)close(control[1]);
 	keeper->scribe = child;
+	keeper->scribe_born_ms = clock_boot_ms();
 	keeper->is_scribe_leaving = false;
 	keeper->scribe_asked_ticks = 0;
 	for (struct pending_record *record = keeper->records; record; record = record->next)
@@ -333,7 +334,8 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 	}
 	/* Whoever waits for a record hears that it will not be; a scribe that hangs is ended. */
 	fail_records(keeper, false);
-	if (keeper->scribe && !keeper->scribe->is_ready)
+	if (keeper->scribe && !keeper->scribe->is_ready &&
+		now_ms - keeper->scribe_born_ms >= KEEPER_LOST_MS)
 		audit_kill_scribe(keeper);
 }
 

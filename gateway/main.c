@@ -95,6 +95,7 @@ static int keeper_role(int argc, char **argv)
 	const char *path = NULL;
 	int option;
 
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	while ((option = getopt(argc, argv, "+c:tTVh")) != -1) {
 		switch (option) {
 		case 'c':

@@ -101,6 +101,7 @@ static int drop_user(const struct conf *conf, struct err *err)
 		return err_set(err, ERR_INPUT,
 			"gateway.user must be set when posternd is started as root");
 	errno = 0;
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	user = getpwnam(conf->gateway.user);
 	if (!user)
 		return err_set(err, ERR_INPUT, "gateway.user = \"%s\": there is no such user",

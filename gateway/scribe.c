@@ -407,13 +407,15 @@ static int start(struct scribe *scribe, bool check_all, struct err *err)
 	buf_printf(
 		&name, "%s" TORN_SUFFIX "%c", slash ? slash + 1 : scribe->conf->audit.file, 0);
 	scribe->file.fd = SCRIBE_FD_FILE;
+	scribe->file.folder = SCRIBE_FD_FOLDER;
+	scribe->file.torn_name = torn_name;
 	scribe->file.sync = scribe->conf->audit.sync;
 	buf_init(&scribe->file.batch, BATCH_SIZE_MAX);
 	audit_chain_init(&scribe->file.chain, scribe->conf->audit.key);
 	if (name.failed)
 		return err_set(err, ERR_INPUT, "the audit file's name is too long");
 	if (audit_file_resume(&scribe->file, check_all ? AUDIT_CHECK_ALL : AUDIT_CHECK_TAIL,
-		    &scribe->kept, SCRIBE_FD_FOLDER, torn_name, &recovered, err))
+		    &scribe->kept, &recovered, err))
 		return err_wrap(err, "audit.file %s", scribe->conf->audit.file);
 	(void)close(SCRIBE_FD_FOLDER);
 	if (sandbox_enter(SANDBOX_SCRIBE, scribe->conf, err))

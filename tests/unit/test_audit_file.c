@@ -22,6 +22,8 @@ static void stage_open(struct stage *stage)
 	memset(&stage->file, 0, sizeof(stage->file));
 	stage->file.fd = audit_file_open(stage->path, &err);
 	assert_true(stage->file.fd >= 0);
+	stage->file.folder = stage->folder_fd;
+	stage->file.torn_name = "torn";
 	buf_init(&stage->file.batch, AUDIT_LINE_MAX * 4);
 	audit_chain_init(&stage->file.chain, SV(""));
 }
@@ -69,8 +71,7 @@ static int resume(struct stage *stage, enum audit_check check, const struct audi
 {
 	static const struct audit_head unknown = { .seq = 0 };
 
-	return audit_file_resume(&stage->file, check, kept ? kept : &unknown, stage->folder_fd,
-		"torn", recovered, err);
+	return audit_file_resume(&stage->file, check, kept ? kept : &unknown, recovered, err);
 }
 
 static void test_goes_on(void **state)
