@@ -475,7 +475,7 @@ static void on_ready(void *arg)
 	if (keep_certificate(conn, &err)) {
 		(void)record_refusal(conn, &(struct refusal){ .problem = PROBLEM_TLS_FAILED,
 						   .audit_detail = err.text });
-		abort_conn(conn);
+		conn_close(conn);
 		return;
 	}
 	if (conn->cert)
@@ -505,10 +505,13 @@ static void on_ended(void *arg, const char *why)
 {
 	struct conn *conn = arg;
 
-	if (conn->state == CONN_HANDSHAKE)
-		(void)record_refusal(conn, &(struct refusal){ .problem = PROBLEM_TLS_FAILED,
-						   .audit_detail = why });
-	conn_cut(conn, "client-gone");
+	if (conn->state != CONN_HANDSHAKE) {
+		conn_cut(conn, "client-gone");
+		return;
+	}
+	(void)record_refusal(
+		conn, &(struct refusal){ .problem = PROBLEM_TLS_FAILED, .audit_detail = why });
+	conn_close(conn); /* and not by a reset, which could overtake the alert */
 }
 
 static const struct stream_events events = {

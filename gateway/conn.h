@@ -30,8 +30,9 @@ struct proxy;
 
 struct request {
 	char id[REQUEST_ID_LEN + 1];
-	uint64_t number;   /* ipc.h's; 0 until it is recorded */
-	uint64_t began_ms; /* CLOCK_BOOTTIME */
+	uint64_t number;       /* ipc.h's; 0 until it is recorded */
+	uint64_t began_ms;     /* CLOCK_BOOTTIME */
+	uint64_t forwarded_ms; /* when the target got it */
 	enum http_method method;
 	char method_name[16], path[256], params[128];
 	bool plain, close; /* how the client wants a refusal; no request after this one */

@@ -2,6 +2,7 @@
  * decide.c - may this request be served? The steps in the order of the contract; the first that
  * says no ends it.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -9,8 +10,6 @@
 #include "base/clock.h"
 #include "gateway/conn.h"
 #include "http/query.h"
-
-#define NO_SECONDS_LEFT 0
 
 /* One step: false and the refusal, or true. */
 struct decision {
@@ -382,7 +381,10 @@ static bool fits_window(struct decision *decision)
 		decision->request->what.capture_ms <=
 			left_ms + decision->conf->gateway.drain_ms)
 		return true;
-	decision->refusal.retry_after_s = NO_SECONDS_LEFT;
+	(void)snprintf(decision->detail, sizeof(decision->detail),
+		"access closes in %llu seconds, before this capture could end",
+		(unsigned long long)(left_ms / 1000));
+	decision->refusal.detail = decision->refusal.audit_detail = decision->detail;
 	return refuse(decision, PROBLEM_WINDOW_TOO_SHORT);
 }
 

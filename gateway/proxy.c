@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "gateway/conn.h"
 #include "http/body.h"
 #include "http/status.h"
@@ -119,7 +120,8 @@ static bool write_head(struct proxy *proxy, const struct http_response *response
 	struct buf out;
 
 	buf_init_fixed(&out, mem, sizeof(mem));
-	buf_printf(&out, "HTTP/1.1 %u %s\r\n", response->status, http_reason(response->status));
+	buf_printf(&out, "HTTP/1.1 %u %s\r\n", response->status,
+		http_reason(response->status)); /* ours: the target's text is not copied */
 	pass_fields(request, response, &out);
 	proxy->chunked =
 		response->framing == HTTP_CHUNKED || response->framing == HTTP_UNTIL_CLOSE;
@@ -241,6 +243,15 @@ static void target_closed(struct proxy *proxy)
 		fail(proxy, PROBLEM_TARGET_GARBAGE, "closed in the middle of its answer");
 }
 
+/* How long the target may be silent: a trace's head comes first, and then nothing for its seconds. */
+static uint64_t target_ms(const struct conn *conn)
+{
+	uint64_t end = conn->request->forwarded_ms + conn->request->what.capture_ms;
+	uint64_t now = clock_boot_ms();
+
+	return (end > now ? end - now : 0) + conn->worker->conf->limits.response_ms;
+}
+
 /* When the client does not take more, the target waits. */
 static void pace(struct proxy *proxy)
 {
@@ -250,8 +261,7 @@ static void pace(struct proxy *proxy)
 	if (pause && !proxy->paused)
 		(void)event_del(proxy->readable);
 	proxy->paused = pause;
-	conn_set_deadline(conn, pause ? conn->worker->conf->limits.idle_ms
-				      : conn->worker->conf->limits.response_ms);
+	conn_set_deadline(conn, pause ? conn->worker->conf->limits.idle_ms : target_ms(conn));
 }
 
 static void on_target_readable(evutil_socket_t fd, short what, void *arg)
@@ -283,7 +293,7 @@ void proxy_drained(struct conn *conn)
 	if (!proxy->paused)
 		return;
 	proxy->paused = false;
-	conn_set_deadline(conn, conn->worker->conf->limits.response_ms);
+	conn_set_deadline(conn, target_ms(conn));
 	(void)event_add(proxy->readable, NULL);
 }
 
@@ -321,7 +331,7 @@ void proxy_begin(struct conn *conn, int fd)
 		return;
 	}
 	write_request(proxy);
-	conn_set_deadline(
-		conn, conn->request->what.capture_ms + conn->worker->conf->limits.response_ms);
+	conn->request->forwarded_ms = clock_boot_ms();
+	conn_set_deadline(conn, target_ms(conn));
 	on_target_writable(fd, EV_WRITE, proxy);
 }
