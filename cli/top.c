@@ -75,7 +75,7 @@ static void print_duration(const struct profile *profile, const struct top *top)
 	units_format(profile->duration_ns, SV("nanoseconds"), SV("auto"), duration);
 	units_format(top->total, top->unit, top->unit_shown, total);
 	printf("Duration: %s, Total samples = %s ", duration, total);
-	if (sv_is(top->unit, SV("nanoseconds"))) {
+	if (top->total != 0 && sv_is(top->unit, SV("nanoseconds"))) {
 		units_percent(top->total, profile->duration_ns, percent);
 		printf("(%s)", percent);
 	}

@@ -153,14 +153,14 @@ class Times(GateTest):
 
 
 class Sizes(GateTest):
-    CONF = {"limits": {"uri_bytes": "1KiB", "header_bytes": "2KiB", "body_bytes": "100"}}
+    CONF = {"limits": {"uri_bytes": "1KiB", "header_bytes": "2KiB", "body_bytes": "1KiB"}}
 
     def test_too_large(self):
         for name, request, status in (
                 ("URI", b"GET /" + b"a" * 1024 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
                 ("head", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 2048 + b"\r\n\r\n", b"431"),
                 ("fields", b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 70 + b"\r\n", b"431"),
-                ("body", b"POST /debug/pprof/symbol HTTP/1.1\r\nHost: x\r\nContent-Length: 101\r\n\r\n", b"413")):
+                ("body", b"POST /debug/pprof/symbol HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\n\r\n", b"413")):
             with self.subTest(name):
                 got = self.gate.raw(request, cert=self.pki.client())
                 self.assertTrue(got.startswith(b"HTTP/1.1 " + status), got[:200])
