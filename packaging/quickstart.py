@@ -3,11 +3,11 @@
 Every step says what it does and how it went; what this build does not have yet is left out and said.
 """
 import argparse
-import http.client
 import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -26,6 +26,11 @@ class Failed(Exception):
 
 def say(text=""):
     print(text, flush=True)
+
+
+def say_all(text):
+    for line in text.rstrip().splitlines():
+        say("   " + line)
 
 
 def step(text):
@@ -161,7 +166,7 @@ class Quickstart:
         pprof = free_port()
         words = [self.bin / "postern", "exec", "--name", "vtp", "--listen", f"127.0.0.1:{pprof}", "--",
                  self.bin / "vtp-demo", "--load", "20", "--hot"]
-        demo = self.start("vtp-demo", *words)
+        demo = self.start("vtp-demo", *words, env={"POSTERN_RUNTIME_DIR": str(self.dir)})
         self.ports["vtp"] = self.wait_listening("vtp-demo", demo)
         say(f"   vtp-demo   http://127.0.0.1:{self.ports['vtp']}/api/v1/courses")
         wait_for(lambda: answers(pprof), "the sampler in vtp-demo")
@@ -203,8 +208,8 @@ class Quickstart:
 
     def write_files(self):
         (self.dir / "ports.json").write_text(json.dumps(self.ports, indent=2) + "\n")
-        lines = [f"export {k}={v!r}" for k, v in {**self.token_env(), **self.cert_env()}.items()]
-        lines.append(f"export PATH={str(self.bin)!r}:$PATH")
+        lines = [f"export {k}={shlex.quote(v)}" for k, v in {**self.token_env(), **self.cert_env()}.items()]
+        lines.append(f"export PATH={shlex.quote(str(self.bin))}:$PATH")
         (self.dir / "env").write_text("# to be read by a shell: . env\n" + "\n".join(lines) + "\n")
 
     def postern(self, *words, env=None):
@@ -220,9 +225,8 @@ class Quickstart:
 
     def show_top(self, file, wanted=None):
         said = self.postern("top", "-nodecount=8", file).stdout
-        rows = said.splitlines()
-        say("\n".join("   " + row for row in rows))
-        if wanted and not any(wanted in row for row in rows):
+        say_all(said)
+        if wanted and wanted not in said:
             raise Failed(f"{file.name} does not name {wanted}")
 
     HOT = {"vtp": "hot_transcode", "go": "main.hotFingerprint"}
@@ -246,7 +250,7 @@ class Quickstart:
         url = f"https://127.0.0.1:{self.port}/debug/pprof/heap"
         done = command("curl", "-sS", "-i", "--noproxy", "*", "--cacert", self.dir / "ca.pem", url, check=False)
         say(f"   $ curl --cacert ca.pem {url}")
-        say("\n".join("   " + line for line in done.stdout.splitlines()))
+        say_all(done.stdout)
         if " 401 " not in done.stdout.split("\n", 1)[0]:
             raise Failed(f"a stranger must get 401, got: {done.stdout}{done.stderr}")
 
@@ -260,18 +264,8 @@ class Quickstart:
 
     def open_access(self):
         step("Opening access for 15 minutes")
-        say("   " + self.postern("open", "--ttl", "15m", "--reason", "quickstart").stdout.strip())
+        say_all(self.postern("open", "--ttl", "15m", "--reason", "quickstart").stdout)
         wait_for(lambda: answers(self.port), "the gate's port")
-
-    def profile_directly(self):
-        """Without a gate: what the services answer themselves, on loopback."""
-        for name, port in (("vtp", self.ports.get("vtp-pprof")), ("go", self.ports.get("go"))):
-            if not port:
-                continue
-            step(f"CPU profile of {name}, {PROFILE_SECONDS} s, on loopback")
-            file = self.dir / f"{name}-cpu.pb.gz"
-            file.write_bytes(get(port, f"/debug/pprof/profile?seconds={PROFILE_SECONDS}"))
-            self.show_top(file, self.HOT[name])
 
     def attempt(self, method):
         """One step; a failed one is told and remembered, the others go on."""
@@ -296,31 +290,25 @@ class Quickstart:
         self.issue_token()
         step("Two services")
         self.start_services()
-        if not self.has("posternd"):
-            self.leave_out("the gate")
-            self.attempt(self.profile_directly)
-        else:
-            step("The gate")
-            if self.attempt(self.start_gate):
-                self.write_files()
-                if self.attempt(self.open_access):
-                    self.attempt(self.profile_through_gate)
-                    self.attempt(self.show_refusals)
-                self.attempt(self.check_audit)
+        step("The gate")
+        if self.attempt(self.start_gate):
+            self.write_files()
+            if self.attempt(self.open_access):
+                self.attempt(self.profile_through_gate)
+                self.attempt(self.show_refusals)
+            self.attempt(self.check_audit)
         self.write_files()
+        self.leave_out("heap profiles of native programs")
         step("What to type next")
         say(self.next_words())
 
     def next_words(self):
-        if "gateway" not in self.ports:
-            return "\n".join(f"   {self.bin}/postern top {self.dir}/{name}-cpu.pb.gz" for name in self.HOT
-                             if (self.dir / f"{name}-cpu.pb.gz").exists())
-        return (f"   . {self.dir}/env\n"
+        return (f"   . {shlex.quote(str(self.dir / 'env'))}\n"
                 "   postern status\n"
                 "   postern fetch --seconds 10 vtp/profile -o cpu.pb.gz && postern top cpu.pb.gz\n"
                 "   postern forward -- go tool pprof -top '{url}/targets/go/debug/pprof/heap'\n"
                 f"   curl http://127.0.0.1:{self.ports['vtp']}/switch/slow-query/on\n"
-                f"   postern close; curl --cacert {self.dir}/ca.pem $POSTERN_URL/   # refused by the kernel")
+                f"   postern close; curl --cacert \"$POSTERN_CA\" $POSTERN_URL/   # refused by the kernel")
 
     def stay(self):
         say("\nUp until Ctrl-C.")
@@ -341,19 +329,6 @@ def answers(port):
         return True
     except OSError:
         return False
-
-
-def get(port, path):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read()
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise Failed(f"{path} on port {port}: {answer.status} {body[:200]!r}")
-    return body
 
 
 def interrupt(*_):
