@@ -41,6 +41,8 @@ const struct algorithm *algorithm_find(const char *name)
 
 static int take_algorithms(struct issuer *issuer, const char *const *names, struct err *err)
 {
+	if (!names[0])
+		return err_set(err, ERR_INPUT, "algorithms must name at least one");
 	for (size_t i = 0; i < ISSUER_ALGORITHMS_MAX - 1 && names[i]; i++) {
 		const struct algorithm *found = algorithm_find(names[i]);
 
@@ -50,7 +52,7 @@ static int take_algorithms(struct issuer *issuer, const char *const *names, stru
 				"HS512, "
 				"RS256, RS384, RS512, ES256, ES384 and ES512",
 				names[i]);
-		if (i > 0 && found->family != issuer->algorithms[0]->family)
+		if (issuer->algorithms[0] && found->family != issuer->algorithms[0]->family)
 			return err_set(err, ERR_INPUT,
 				"algorithms \"%s\" and \"%s\" need different kinds of key: "
 				"write one "
@@ -58,8 +60,6 @@ static int take_algorithms(struct issuer *issuer, const char *const *names, stru
 				issuer->algorithms[0]->name, names[i]);
 		issuer->algorithms[i] = found;
 	}
-	if (!issuer->algorithms[0])
-		return err_set(err, ERR_INPUT, "algorithms must name at least one");
 	return 0;
 }
 

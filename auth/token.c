@@ -192,15 +192,12 @@ static const struct issuer *find_issuer(
 	return NULL;
 }
 
-static int verify(struct issuer *const *issuers, size_t issuers_len, const struct token *token,
-	struct sv text, int64_t now, struct claims *out, struct err *err)
+/* The cheap checks first: a flood of bad tokens shall not cost signatures. */
+static int verify(const struct issuer *issuer, const struct token *token, struct sv text,
+	int64_t now, struct claims *out, struct err *err)
 {
 	const struct algorithm *algorithm;
-	const struct issuer *issuer;
 
-	if (take_text(token, "iss", true, out->issuer, err))
-		return -1;
-	issuer = find_issuer(issuers, issuers_len, out->issuer);
 	if (!issuer)
 		return err_set(err, ERR_DENIED, "token: unknown issuer");
 	algorithm = allowed_algorithm(issuer, token);
@@ -215,17 +212,20 @@ static int verify(struct issuer *const *issuers, size_t issuers_len, const struc
 	return check_signature(issuer, algorithm, text, err);
 }
 
-int token_verify(struct issuer *const *issuers, size_t issuers_len, struct sv text, int64_t now,
-	struct claims *out, struct err *err)
+int token_verify(struct issuer *const *issuers, size_t issuers_len, struct sv token,
+	int64_t now, struct claims *out, struct err *err)
 {
-	struct token token;
+	struct token parts;
 	int rc = -1;
 
 	memset(out, 0, sizeof(*out));
-	if (token_scan(text, &token, err) == 0)
-		rc = verify(issuers, issuers_len, &token, text, now, out, err);
-	token_fini(&token);
-	if (rc == 0 && EVP_Digest(text.ptr, text.len, out->hash, NULL, EVP_sha256(), NULL) != 1)
+	if (token_scan(token, &parts, err) == 0 &&
+		take_text(&parts, "iss", true, out->issuer, err) == 0)
+		rc = verify(find_issuer(issuers, issuers_len, out->issuer), &parts, token, now,
+			out, err);
+	token_fini(&parts);
+	if (rc == 0 &&
+		EVP_Digest(token.ptr, token.len, out->hash, NULL, EVP_sha256(), NULL) != 1)
 		rc = err_set(err, ERR_SYSTEM, "token: SHA-256 is not to be had");
 	if (rc)
 		memset(out, 0, sizeof(*out)); /* nothing of a refused token is usable */

@@ -12,12 +12,15 @@ struct entry {
 };
 
 struct token_cache {
+	struct issuer *const *issuers;
+	size_t issuers_len;
 	size_t sets;
 	uint64_t clock;
 	struct entry entries[];
 };
 
-struct token_cache *token_cache_new(size_t entries)
+struct token_cache *token_cache_new(
+	size_t entries, struct issuer *const *issuers, size_t issuers_len)
 {
 	size_t sets = (entries + WAYS - 1) / WAYS;
 	struct token_cache *cache;
@@ -25,8 +28,11 @@ struct token_cache *token_cache_new(size_t entries)
 	if (sets == 0)
 		sets = 1;
 	cache = calloc(1, sizeof(*cache) + sets * WAYS * sizeof(cache->entries[0]));
-	if (cache)
+	if (cache) {
 		cache->sets = sets;
+		cache->issuers = issuers;
+		cache->issuers_len = issuers_len;
+	}
 	return cache;
 }
 
@@ -67,8 +73,8 @@ static void keep(struct token_cache *cache, const struct claims *claims)
 	oldest->used = ++cache->clock;
 }
 
-int token_cache_verify(struct token_cache *cache, struct issuer *const *issuers,
-	size_t issuers_len, struct sv token, int64_t now, struct claims *out, struct err *err)
+int token_cache_verify(struct token_cache *cache, struct sv token, int64_t now,
+	struct claims *out, struct err *err)
 {
 	uint8_t hash[TOKEN_HASH_SIZE];
 	struct entry *entry = NULL;
@@ -84,7 +90,7 @@ int token_cache_verify(struct token_cache *cache, struct issuer *const *issuers,
 	/* One that does not hold any more is verified anew, for the reason. */
 	if (entry)
 		memset(entry, 0, sizeof(*entry));
-	if (token_verify(issuers, issuers_len, token, now, out, err))
+	if (token_verify(cache->issuers, cache->issuers_len, token, now, out, err))
 		return -1;
 	keep(cache, out);
 	return 0;

@@ -12,12 +12,13 @@
 
 struct token_cache;
 
-/* `entries` is rounded up to a multiple of the set size. NULL without memory. */
-struct token_cache *token_cache_new(size_t entries);
+/* `entries` is rounded up to a multiple of the set size. Keeps `issuers`. NULL without memory. */
+struct token_cache *token_cache_new(
+	size_t entries, struct issuer *const *issuers, size_t issuers_len);
 void token_cache_free(struct token_cache *cache);
 
 /* As token_verify(), but a token that was verified before and still holds costs one hash. */
-int token_cache_verify(struct token_cache *cache, struct issuer *const *issuers,
-	size_t issuers_len, struct sv token, int64_t now, struct claims *out, struct err *err);
+int token_cache_verify(struct token_cache *cache, struct sv token, int64_t now,
+	struct claims *out, struct err *err);
 
 #endif

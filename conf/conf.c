@@ -24,11 +24,11 @@ void *owner_alloc(struct owner *owner, size_t size)
 
 const char *owner_strdup(struct owner *owner, const char *text)
 {
-	size_t len = strlen(text);
-	char *copy = owner_alloc(owner, len + 1);
+	size_t size = strlen(text) + 1;
+	char *copy = owner_alloc(owner, size);
 
 	if (copy)
-		memcpy(copy, text, len);
+		memcpy(copy, text, size);
 	return copy;
 }
 
@@ -109,9 +109,11 @@ struct conf *conf_parse(
 	return conf;
 }
 
+/* NOLINTBEGIN(misc-no-recursion): settings are a tree, as deep as libconfig could parse it. */
+
 /* Every file that a setting came from must be as safe as the first. */
 static int check_sources(const config_setting_t *setting, struct conf_files *files,
-	const char **last, struct err *err) /* NOLINT(misc-no-recursion) */
+	const char **last, struct err *err)
 {
 	const char *file = config_setting_source_file(setting);
 	struct sv bytes;
@@ -130,6 +132,8 @@ static int check_sources(const config_setting_t *setting, struct conf_files *fil
 	}
 	return 0;
 }
+
+/* NOLINTEND(misc-no-recursion) */
 
 struct conf *conf_load(const char *path, struct conf_files *files, struct conf_errors *errors)
 {

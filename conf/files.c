@@ -156,17 +156,17 @@ struct conf_files *conf_files_disk(void)
 	return &files->base;
 }
 
-void conf_files_free(struct conf_files *base)
+void conf_files_free(struct conf_files *files)
 {
-	struct files *files = (struct files *)(void *)base;
+	struct files *all = (struct files *)(void *)files;
 
-	for (size_t i = 0; files && i < files->len; i++) {
-		if (!files->packed && files->list[i].bytes.ptr)
-			explicit_bzero(files->list[i].bytes.ptr, files->list[i].bytes.len);
-		buf_free(&files->list[i].bytes);
-		free(files->list[i].path);
+	for (size_t i = 0; all && i < all->len; i++) {
+		if (!all->packed && all->list[i].bytes.ptr)
+			explicit_bzero(all->list[i].bytes.ptr, all->list[i].bytes.len);
+		buf_free(&all->list[i].bytes);
+		free(all->list[i].path);
 	}
-	free(files);
+	free(all);
 }
 
 /*
@@ -184,10 +184,10 @@ static void pack_entry(struct buf *out, struct sv path, struct sv bytes)
 	buf_add_sv(out, bytes);
 }
 
-void conf_files_pack(struct conf_files *base, struct sv conf_text, struct buf *out)
+void conf_files_pack(struct conf_files *files, struct sv conf_text, struct buf *out)
 {
-	struct files *files = (struct files *)(void *)base;
-	uint32_t count = (uint32_t)files->len + 1;
+	const struct files *all = (struct files *)(void *)files;
+	uint32_t count = (uint32_t)all->len + 1;
 
 	buf_add(out, &count, sizeof(count));
 	pack_entry(out, (struct sv){ "", 0 }, conf_text);

@@ -12,7 +12,7 @@ struct conf_files *conf_files_disk(void);
 
 /* Pack the effective text and every file that was read into one message, to be laid in a sealed
  * memory file; and the other way round. The views point into `packed`, which must stay. */
-void conf_files_pack(struct conf_files *disk, struct sv conf_text, struct buf *out);
+void conf_files_pack(struct conf_files *files, struct sv conf_text, struct buf *out);
 struct conf_files *conf_files_packed(struct sv packed, struct sv *conf_text, struct err *err);
 
 void conf_files_free(struct conf_files *files);

@@ -63,6 +63,8 @@ static void print_amount(struct buf *out, const struct setting *field, const cha
 	buf_add_byte(out, '"');
 }
 
+/* NOLINTBEGIN(misc-no-recursion): groups within groups, as deep as the schema is. */
+
 static void print_groups(struct buf *out, const struct setting *field,
 	const struct group_list *list, unsigned depth)
 {
@@ -137,8 +139,8 @@ static bool has_built_field(const struct setting *fields)
 	return fields->name != NULL;
 }
 
-static void print_group(struct buf *out, const struct setting *fields, const char *from,
-	unsigned depth) /* NOLINT(misc-no-recursion) */
+static void print_group(
+	struct buf *out, const struct setting *fields, const char *from, unsigned depth)
 {
 	for (const struct setting *field = fields; field->name; field++) {
 		if (field->type == SETTING_NOT_BUILT ||
@@ -157,6 +159,8 @@ static void print_group(struct buf *out, const struct setting *fields, const cha
 		buf_add_cstr(out, ";\n");
 	}
 }
+
+/* NOLINTEND(misc-no-recursion) */
 
 void conf_print(const struct conf *conf, struct buf *out)
 {

@@ -274,6 +274,8 @@ static bool read_texts(
 	return true;
 }
 
+/* NOLINTBEGIN(misc-no-recursion): groups within groups, as deep as the schema is. */
+
 static bool read_groups(struct reader *reader, const config_setting_t *setting,
 	const struct setting *schema_of, struct place place, char *out)
 {
@@ -443,8 +445,7 @@ static bool read_field(struct reader *reader, const config_setting_t *group,
 }
 
 static bool read_group(struct reader *reader, const config_setting_t *group,
-	const struct setting *fields, const char *path,
-	char *out) /* NOLINT(misc-no-recursion) */
+	const struct setting *fields, const char *path, char *out)
 {
 	bool good = true;
 
@@ -464,6 +465,8 @@ static bool read_group(struct reader *reader, const config_setting_t *group,
 		good &= read_field(reader, group, field, path, out);
 	return good;
 }
+
+/* NOLINTEND(misc-no-recursion) */
 
 int schema_read(struct reader *reader, void *config)
 {

@@ -145,8 +145,8 @@ static bool has_good_token(struct decision *decision)
 
 	if (!sv_is_nocase(scheme, SV("Bearer")))
 		return refuse_credential(decision, "Authorization is not of the scheme Bearer");
-	if (token_cache_verify(worker->tokens, worker->conf->issuers, worker->conf->issuers_len,
-		    token, decision->now_s, &decision->request->token, &err)) {
+	if (token_cache_verify(
+		    worker->tokens, token, decision->now_s, &decision->request->token, &err)) {
 		(void)sv_to_cstr(
 			sv_from_cstr(err.text), decision->detail, sizeof(decision->detail));
 		return refuse_credential(decision, decision->detail);

@@ -307,7 +307,8 @@ static int load(struct worker *worker, struct err *err)
 	worker->table = table_map(WORKER_FD_TABLE, err);
 	if (!worker->tls || !worker->access || !worker->table)
 		return -1;
-	worker->tokens = token_cache_new(TOKENS_MAX);
+	worker->tokens =
+		token_cache_new(TOKENS_MAX, worker->conf->issuers, worker->conf->issuers_len);
 	worker->targets_seen = calloc(worker->conf->targets_len, sizeof(*worker->targets_seen));
 	if (!worker->tokens || !worker->targets_seen)
 		return err_set(err, ERR_NOMEM, "out of memory");
