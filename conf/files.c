@@ -191,9 +191,8 @@ void conf_files_pack(struct conf_files *files, struct sv conf_text, struct buf *
 
 	buf_add(out, &count, sizeof(count));
 	pack_entry(out, (struct sv){ "", 0 }, conf_text);
-	for (size_t i = 0; i < files->len; i++)
-		pack_entry(
-			out, sv_from_cstr(files->list[i].path), buf_sv(&files->list[i].bytes));
+	for (size_t i = 0; i < all->len; i++)
+		pack_entry(out, sv_from_cstr(all->list[i].path), buf_sv(&all->list[i].bytes));
 }
 
 static bool take(struct sv *rest, void *out, size_t len)
