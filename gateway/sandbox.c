@@ -20,7 +20,8 @@
 
 #include "gateway/log.h"
 
-/* LeakSanitizer's check at exit clones and traces: under a sanitizer there is no seccomp filter. */
+/* LeakSanitizer looks for leaks at exit: it opens /proc, clones and traces. Under a sanitizer a process
+ * stays dumpable, and there is neither Landlock nor a seccomp filter. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HAS_SANITIZER true
 #else
@@ -231,8 +232,16 @@ int sandbox_enter(enum sandbox_role role, const struct conf *conf, struct err *e
 		log_warning("gateway.sandbox = \"off\": this process is not locked in");
 		return 0;
 	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ||
-		setrlimit(RLIMIT_CORE, &no_core))
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || setrlimit(RLIMIT_CORE, &no_core))
+		return err_sys(err, "cannot give up privileges");
+	if (HAS_SANITIZER) {
+		log_debug("a sanitizer build: not locked in");
+		return is_required ? err_set(err, ERR_SYSTEM,
+					     "gateway.sandbox = \"required\", but this is a "
+					     "sanitizer build, which cannot be locked in")
+				   : 0;
+	}
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return err_sys(err, "cannot give up privileges");
 	landlock = enter_landlock(err);
 	if (landlock < 0)
@@ -240,14 +249,5 @@ int sandbox_enter(enum sandbox_role role, const struct conf *conf, struct err *e
 	if (landlock > 0 && is_required)
 		return err_set(err, ERR_SYSTEM,
 			"gateway.sandbox = \"required\", but this kernel has no Landlock");
-	if (HAS_SANITIZER) {
-		if (is_required)
-			return err_set(err, ERR_SYSTEM,
-				"gateway.sandbox = \"required\": a sanitizer build has no "
-				"seccomp "
-				"filter");
-		log_debug("a sanitizer build: no seccomp filter");
-		return 0;
-	}
 	return enter_seccomp(role, err);
 }
