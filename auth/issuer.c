@@ -1,5 +1,6 @@
 #include "auth/issuer.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <openssl/bio.h>
 #include <openssl/core_names.h>
@@ -185,6 +186,7 @@ static int take_public_key(struct issuer *issuer, struct sv pem, struct err *err
 
 static int take_key(struct issuer *issuer, struct sv key, struct err *err)
 {
+	assert(issuer->algorithms[0]);
 	if (key.len == 0 || key.len > KEY_BYTES_MAX)
 		return err_set(err, ERR_INPUT, "the key file is empty or too long");
 	if (issuer->algorithms[0]->family == FAMILY_HMAC)

@@ -182,7 +182,9 @@ static int set_expected_name(SSL *tls, const char *name)
 	if (inet_pton(AF_INET, name, &addr) == 1 || inet_pton(AF_INET6, name, &addr) == 1)
 		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls), name);
 	SSL_set_hostflags(tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	return SSL_set1_host(tls, name) && SSL_set_tlsext_host_name(tls, name);
+	return SSL_set1_host(tls, name) &&
+	       SSL_ctrl(tls, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+		       (void *)(uintptr_t)name); /* NOLINT */
 }
 
 static int fail_before_tls(const struct link *link, struct err *err)

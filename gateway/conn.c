@@ -68,8 +68,6 @@ static void free_conn(struct conn *conn)
 		worker->table, worker->start.index, bucket_key(&conn->addr, &bucket));
 	if (conn->deadline)
 		event_free(conn->deadline);
-	if (conn->freed)
-		*conn->freed = true;
 	worker->metrics.connections_open--;
 	free(conn->cert);
 	free(conn);
@@ -184,8 +182,16 @@ static bool record_refusal(const struct conn *conn, const struct refusal *refusa
 	return audit_queue_send(conn->worker->audit, 0, &record);
 }
 
-/* Go on to the next request, which may be there already. */
-static void read_next(struct conn *conn);
+/* A request that came together with the one before is read in the loop's next turn, not from within
+ * the end of that one. */
+static void read_next(struct conn *conn)
+{
+	conn->state = CONN_READING;
+	conn->in_head = false;
+	stream_limit_input(conn->stream, conn->worker->conf->limits.header_bytes);
+	conn->again = stream_input(conn->stream).len > 0;
+	conn_set_deadline(conn, conn->again ? 0 : conn->worker->conf->limits.idle_ms);
+}
 
 /* Head and body were read, and what is kept of them was copied. */
 static void let_go_of_input(struct conn *conn)
@@ -385,7 +391,7 @@ static void take_request(struct conn *conn, const struct http_request *head)
 	conn_decide(conn, head, body);
 }
 
-static void read_one_head(struct conn *conn)
+static void read_head(struct conn *conn)
 {
 	const struct conf *conf = conn->worker->conf;
 	struct http_policy policy = { .target_bytes = conf->limits.uri_bytes,
@@ -412,34 +418,6 @@ static void read_one_head(struct conn *conn)
 		take_request(conn, &head);
 		break;
 	}
-}
-
-/* A request that is answered at once leads to the next one that is there: in turn, not nested. */
-static void read_head(struct conn *conn)
-{
-	bool freed = false;
-
-	if (conn->freed) {
-		conn->again = true;
-		return;
-	}
-	conn->freed = &freed;
-	do {
-		conn->again = false;
-		read_one_head(conn);
-	} while (!freed && conn->again);
-	if (!freed)
-		conn->freed = NULL;
-}
-
-static void read_next(struct conn *conn)
-{
-	conn->state = CONN_READING;
-	conn->in_head = false;
-	stream_limit_input(conn->stream, conn->worker->conf->limits.header_bytes);
-	conn_set_deadline(conn, conn->worker->conf->limits.idle_ms);
-	if (stream_input(conn->stream).len > 0)
-		read_head(conn);
 }
 
 /* What the certificate says is kept; the certificate itself is not. */
@@ -484,13 +462,21 @@ static void on_ready(void *arg)
 	read_next(conn);
 }
 
+static void read_on(struct conn *conn)
+{
+	if (conn->again)
+		conn_set_deadline(conn, conn->worker->conf->limits.idle_ms);
+	conn->again = false;
+	read_head(conn);
+}
+
 static void on_readable(void *arg)
 {
 	struct conn *conn = arg;
 
 	/* What comes during an answer waits until that is out. */
 	if (conn->state == CONN_READING)
-		read_head(conn);
+		read_on(conn);
 }
 
 static void on_drained(void *arg)
@@ -545,7 +531,9 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 		abort_conn(conn);
 		break;
 	case CONN_READING:
-		if (conn->in_head)
+		if (conn->again)
+			read_on(conn);
+		else if (conn->in_head)
 			conn_refuse(conn, &(struct refusal){ .problem = PROBLEM_REQUEST_TIMEOUT,
 						  .close = true });
 		else

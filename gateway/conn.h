@@ -64,7 +64,6 @@ struct conn {
 	bool in_head, continued; /* bytes of a head are there; "100 Continue" was said */
 	size_t taken; /* input that the request under way still borrows from the stream */
 	bool again;   /* a request that came together with the one before waits to be read */
-	bool *freed;  /* where whoever is reading wants to know that the connection is gone */
 	struct cert *cert;       /* NULL: none; ends behind its last name */
 	struct request *request; /* NULL between two */
 	uint64_t progress;       /* bytes sent when last looked at */

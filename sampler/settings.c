@@ -17,7 +17,7 @@ static const char *last_part(const char *path)
 
 static const char *get(const char *name)
 {
-	const char *value = getenv(name);
+	const char *value = getenv(name); /* NOLINT(concurrency-mt-unsafe): before any thread */
 
 	return value && value[0] ? value : NULL;
 }

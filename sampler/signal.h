@@ -26,7 +26,7 @@ bool signal_is_ours(void);
 
 /* Timers carry this number; 0 switches sampling off, and late signals of an earlier capture are
  * known by theirs. */
-void signal_set_capture(uint32_t capture);
+void signal_set_capture(uint32_t value);
 
 /* Ask one thread for its stack, and wait at most `wait_ms`. False when it did not answer. */
 bool signal_ask_stack(uint32_t tid, unsigned wait_ms, struct ring_sample *out);

@@ -8,7 +8,7 @@
 int stacks_open(struct stacks *stacks, struct arena *arena)
 {
 	*stacks = (struct stacks){ .arena = arena, .cap = FIRST_SLOTS };
-	stacks->slots = arena_alloc(arena, stacks->cap * sizeof(stacks->slots[0]));
+	stacks->slots = arena_alloc(arena, stacks->cap * sizeof(struct stack *));
 	return stacks->slots ? 0 : -1;
 }
 
@@ -44,7 +44,7 @@ static struct stack **find(
 static bool grow(struct stacks *stacks)
 {
 	size_t cap = stacks->cap * 2;
-	struct stack **slots = arena_alloc(stacks->arena, cap * sizeof(slots[0]));
+	struct stack **slots = arena_alloc(stacks->arena, cap * sizeof(struct stack *));
 
 	if (!slots)
 		return false;

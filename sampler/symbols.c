@@ -119,8 +119,8 @@ static bool open_source(const struct loaded *module, struct elf_source *out)
 	*out = (struct elf_source){ .file = -1 };
 	if (sv_is(module->mapping.path, SV("[vdso]"))) {
 		/* The one image that is never unmapped. */
-		out->bytes = (const char *)
-				     module->real_start; /* NOLINT(performance-no-int-to-ptr) */
+		/* NOLINTNEXTLINE(performance-no-int-to-ptr) */
+		out->bytes = (const char *)module->real_start;
 		out->size = module->real_limit - module->real_start;
 		return true;
 	}

@@ -79,7 +79,7 @@ static const char *state_in_call(
 }
 
 /* Copy as much of a stack as is mapped: each page is one element, which comes whole or not. */
-static size_t copy_stack(uintptr_t sp, char *to)
+static size_t copy_stack(uintptr_t sp, char *to) /* NOLINT(readability-non-const-parameter) */
 {
 	struct iovec here = { to, STACK_BYTES_MAX }, there[STACK_BYTES_MAX / 4096 + 1];
 	size_t len = 0, pages = 0;
