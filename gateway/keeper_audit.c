@@ -323,7 +323,7 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 	ask_scribe(keeper, now_ms);
 	audit_save_head(keeper);
 	is_lost = keeper->scribe_lost_ms != 0 &&
-		  now_ms - keeper->scribe_lost_ms >= KEEPER_LOST_MS;
+		  now_ms >= keeper->scribe_lost_ms + KEEPER_LOST_MS;
 	if (!is_lost)
 		return;
 	if (keeper->is_open) {
@@ -335,7 +335,7 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 	/* Whoever waits for a record hears that it will not be; a scribe that hangs is ended. */
 	fail_records(keeper, false);
 	if (keeper->scribe && !keeper->scribe->is_ready &&
-		now_ms - keeper->scribe_born_ms >= KEEPER_LOST_MS)
+		now_ms >= keeper->scribe_born_ms + KEEPER_LOST_MS)
 		audit_kill_scribe(keeper);
 }
 

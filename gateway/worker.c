@@ -12,6 +12,7 @@
 #include "gateway/log.h"
 #include "gateway/memfile.h"
 #include "gateway/sandbox.h"
+#include "gateway/stream.h"
 #include "gateway/tls.h"
 
 #define TOKENS_MAX 1024 /* verified ones that are remembered */
@@ -92,10 +93,22 @@ static void tell_keeper(struct worker *worker, enum ipc_type type)
 
 void worker_check_drained(struct worker *worker)
 {
+	static const struct timeval soon = { .tv_usec = 50000 };
+
 	if (!worker->draining || worker->running > 0 || worker->conns || worker->told_drained)
+		return;
+	/* The keeper ends who is drained: not before the last answers are out. */
+	if (stream_count() > 0 && event_add(worker->goodbyes, &soon) == 0)
 		return;
 	worker->told_drained = true;
 	tell_keeper(worker, IPC_DRAINED);
+}
+
+static void on_goodbyes(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	worker_check_drained(arg);
 }
 
 static void stop_listening(struct worker *worker)
@@ -288,9 +301,11 @@ static int open_loop(struct worker *worker, struct err *err)
 	worker->control = event_new(
 		worker->base, CHILD_FD_CONTROL, EV_READ | EV_PERSIST, on_control, worker);
 	worker->every_second = event_new(worker->base, -1, EV_PERSIST, on_second, worker);
+	worker->goodbyes = evtimer_new(worker->base, on_goodbyes, worker);
 	worker->listeners = calloc(worker->start.listeners_len, sizeof(struct listener *));
-	if (!worker->audit || !worker->control || !worker->every_second || !worker->listeners ||
-		event_add(worker->control, NULL) || event_add(worker->every_second, &second))
+	if (!worker->audit || !worker->control || !worker->every_second || !worker->goodbyes ||
+		!worker->listeners || event_add(worker->control, NULL) ||
+		event_add(worker->every_second, &second))
 		return err_set(err, ERR_NOMEM, "out of memory");
 	return 0;
 }
@@ -339,6 +354,8 @@ static void free_worker(struct worker *worker)
 		event_free(worker->control);
 	if (worker->every_second)
 		event_free(worker->every_second);
+	if (worker->goodbyes)
+		event_free(worker->goodbyes);
 	if (worker->base)
 		event_base_free(worker->base);
 	SSL_CTX_free(worker->tls);

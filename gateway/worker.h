@@ -41,6 +41,7 @@ struct worker {
 	struct token_cache *tokens;
 	struct audit_queue *audit;
 	struct event *control, *every_second;
+	struct event *goodbyes; /* drained, but for answers on their way */
 	struct listener **listeners;
 	enum target_seen *targets_seen; /* one for each of conf's targets */
 	struct metrics metrics;
