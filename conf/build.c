@@ -20,24 +20,25 @@ static size_t list_len(conf_list list)
 	return len;
 }
 
-/* The bytes of a named file; an error names the setting. */
+/* The bytes of a named file; an error names the setting. An empty one never passes for none. */
 static struct sv load_file(
 	struct reader *reader, int line, const char *where, const char *path, bool secret)
 {
 	struct sv bytes = { "", 0 };
 	struct err err;
 
-	if (path[0] && reader->files &&
-		reader->files->get(reader->files, path, secret, &bytes, &err))
+	if (!path[0] || !reader->files)
+		return bytes;
+	if (reader->files->get(reader->files, path, secret, &bytes, &err))
 		complain(reader, line, where, "%s", err.text);
+	else if (bytes.len == 0 || (bytes.len == 1 && bytes.ptr[0] == '\n'))
+		complain(reader, line, where, "%s: it is empty", path);
 	return bytes;
 }
 
 static struct sv without_newline(struct sv text)
 {
 	if (text.len > 0 && text.ptr[text.len - 1] == '\n')
-		text.len--;
-	if (text.len > 0 && text.ptr[text.len - 1] == '\r')
 		text.len--;
 	return text;
 }
@@ -143,6 +144,21 @@ static void build_tls(struct reader *reader)
 		load_file(reader, 0, "tls.client_crl", conf->tls.client_crl, false);
 }
 
+static void complain_ttl(struct reader *reader)
+{
+	const struct conf *conf = &reader->owner->raw.conf;
+	char ttl_mem[32], max_mem[32];
+	struct buf ttl, max;
+
+	buf_init_fixed(&ttl, ttl_mem, sizeof(ttl_mem));
+	buf_init_fixed(&max, max_mem, sizeof(max_mem));
+	duration_format(conf->access.ttl_ms, &ttl);
+	duration_format(conf->access.max_ttl_ms, &max);
+	complain(reader, 0, "access.ttl",
+		"\"" SV_FMT "\" is longer than access.max_ttl, \"" SV_FMT "\"",
+		SV_ARG(buf_sv(&ttl)), SV_ARG(buf_sv(&max)));
+}
+
 static void build_access(struct reader *reader)
 {
 	struct conf *conf = &reader->owner->raw.conf;
@@ -152,7 +168,7 @@ static void build_access(struct reader *reader)
 		complain(reader, 0, "access.ttl",
 			"\"0s\" (no limit) goes only with initially = \"open\"");
 	if (conf->access.ttl_ms > conf->access.max_ttl_ms)
-		complain(reader, 0, "access.ttl", "it is longer than access.max_ttl");
+		complain_ttl(reader);
 }
 
 static const char *number_text(struct owner *owner, uint32_t number)
@@ -223,6 +239,9 @@ static void build_issuer(struct reader *reader, struct raw_issuer *raw, int line
 			ISSUER_ALGORITHMS_MAX - 1);
 		return;
 	}
+	if (raw->leeway_ms % 1000 || raw->max_age_ms % 1000)
+		complain(reader, line, where,
+			"leeway and max_age are whole seconds: a token's times are");
 	for (size_t i = 0; raw->algorithms[i]; i++)
 		settings.algorithms[i] = raw->algorithms[i];
 	if (!reader->files)
@@ -242,11 +261,14 @@ static void build_issuers(struct reader *reader)
 {
 	struct owner *owner = reader->owner;
 	struct group_list *list = &owner->raw.issuers;
+	const size_t max = sizeof(owner->issuers) / sizeof(owner->issuers[0]);
 	struct raw_issuer *issuers = (struct raw_issuer *)(void *)list->items;
 	char where[WHERE_MAX];
 
-	for (size_t i = 0;
-		i < list->len && i < sizeof(owner->issuers) / sizeof(owner->issuers[0]); i++) {
+	if (list->len > max)
+		complain(reader, 0, "jwt", "there are %zu issuers; at most %zu can be",
+			list->len, max);
+	for (size_t i = 0; i < list->len && i < max; i++) {
 		if (!issuers[i].issuer || !issuers[i].audience || !issuers[i].key_file ||
 			!issuers[i].algorithms)
 			continue; /* incomplete, and said so */
@@ -354,6 +376,15 @@ static bool is_target_name(const char *name)
 	return len > 0 && len <= 64 && name[len] == '\0' && name[0] != '.';
 }
 
+static bool is_visible(struct sv token)
+{
+	for (size_t i = 0; i < token.len; i++) {
+		if (token.ptr[i] <= 0x20 || token.ptr[i] >= 0x7f)
+			return false;
+	}
+	return true;
+}
+
 static void build_target_place(struct reader *reader, const struct raw_target *raw,
 	struct conf_target *target, int line, const char *where)
 {
@@ -408,6 +439,10 @@ static void build_target(struct reader *reader, struct raw_target *raw,
 	if (target->token_file)
 		target->token = without_newline(
 			load_file(reader, line, where, target->token_file, true));
+	/* It becomes a header field of every request. */
+	if (!is_visible(target->token))
+		complain(reader, line, where,
+			"token_file: a token is one line of visible characters without blanks");
 	target->acl = build_own_acl(reader, raw->allow, line, where);
 }
 
@@ -477,6 +512,13 @@ void conf_build(struct reader *reader)
 	build_issuers(reader);
 	build_grants(reader);
 	build_targets(reader);
+	if (conf->admin.socket[0] != '/' || strlen(conf->admin.socket) > 107)
+		complain(reader, 0, "admin.socket",
+			"\"%s\" is not an absolute path of at most 107 characters",
+			conf->admin.socket);
+	if (!conf->audit.file[0])
+		complain(reader, 0, "audit.file",
+			"\"\" will not do: nothing is served without a record");
 	conf->audit.key = without_newline(
 		load_file(reader, 0, "audit.key_file", conf->audit.key_file, true));
 	if (conf->audit.key.len > 0 && conf->audit.key.len < 32)

@@ -3,20 +3,19 @@
 #include <libconfig.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "conf/files.h"
 #include "conf/schema.h"
-
-#define CONF_BYTES_MAX ((size_t)4 << 20)
+#include "conf/source.h"
 
 void *owner_alloc(struct owner *owner, size_t size)
 {
 	struct chunk *chunk = calloc(1, sizeof(*chunk) + size);
 
-	if (!chunk)
+	if (!chunk) {
+		owner->out_of_memory = true;
 		return NULL;
+	}
 	chunk->next = owner->chunks;
 	owner->chunks = chunk;
 	return chunk->bytes;
@@ -54,19 +53,22 @@ void conf_free(struct conf *conf)
 	owner_free((struct owner *)(void *)conf);
 }
 
-static struct conf *build(config_t *config, const char *name, struct conf_files *files,
-	struct conf_errors *errors)
+static struct conf *build(config_t *config, struct reader *reader)
 {
+	struct conf_errors *errors = reader->errors;
 	struct owner *owner = calloc(1, sizeof(*owner));
-	struct reader reader = { owner, name, files, errors };
 
 	if (!owner) {
-		complain(&reader, 0, "text", "out of memory");
+		complain(reader, 0, "text", "out of memory");
 		return NULL;
 	}
+	reader->owner = owner;
 	/* What could not be read would only bring more errors about what it is compared with. */
-	if (schema_read(&reader, config) == 0)
-		conf_build(&reader);
+	if (schema_read(reader, config) == 0 && !owner->out_of_memory)
+		conf_build(reader);
+	/* A list that there was no memory for must not look like one that is empty. */
+	if (owner->out_of_memory)
+		complain(reader, 0, "text", "out of memory");
 	if (errors->count > 0 || errors->text.failed) {
 		owner_free(owner);
 		return NULL;
@@ -74,97 +76,73 @@ static struct conf *build(config_t *config, const char *name, struct conf_files 
 	return &owner->raw.conf;
 }
 
-static void complain_syntax(
-	const config_t *config, const char *name, struct conf_errors *errors)
+static struct conf *read_source(struct source *source, struct reader *reader)
 {
-	const char *file = config_error_file(config);
-	struct reader reader = { .name = file ? file : name, .errors = errors };
+	struct conf *conf = NULL;
+	struct err err;
+	config_t config;
 
-	complain(&reader, config_error_line(config), "syntax", "%s", config_error_text(config));
+	if (source_end(source, &err)) {
+		complain(reader, 0, "text", "%s", err.text);
+		return NULL;
+	}
+	config_init(&config);
+	if (config_read_string(&config, source->text.ptr) == CONFIG_TRUE)
+		conf = build(&config, reader);
+	else
+		complain(reader, config_error_line(&config), "syntax", "%s",
+			config_error_text(&config));
+	config_destroy(&config);
+	return conf;
 }
 
 struct conf *conf_parse(
 	struct sv text, const char *name, struct conf_files *files, struct conf_errors *errors)
 {
+	struct source source;
+	struct reader reader = { .name = name, .files = files, .errors = errors };
 	struct conf *conf = NULL;
-	struct reader reader = { .name = name, .errors = errors };
-	char *copy = text.len <= CONF_BYTES_MAX ? malloc(text.len + 1) : NULL;
-	config_t config;
+	struct err err;
 
-	if (!copy || !sv_to_cstr(text, copy, text.len + 1)) {
-		complain(&reader, 0, "text", "it is too long, or holds a NUL");
-		free(copy);
-		return NULL;
-	}
-	config_init(&config);
-	/* Text from memory includes nothing: a worker could not read it anyway. */
-	if (strstr(copy, "@include"))
-		complain(&reader, 0, "@include", "it works in files only");
-	else if (config_read_string(&config, copy) != CONFIG_TRUE)
-		complain_syntax(&config, name, errors);
+	source_init(&source);
+	reader.source = &source;
+	if (source_take(&source, text, name, &err))
+		complain(&reader, source.line, "@include", "%s", err.text);
 	else
-		conf = build(&config, name, files, errors);
-	config_destroy(&config);
-	free(copy);
+		conf = read_source(&source, &reader);
+	source_free(&source);
 	return conf;
 }
 
-/* NOLINTBEGIN(misc-no-recursion): settings are a tree, as deep as libconfig could parse it. */
-
-/* Every file that a setting came from must be as safe as the first. */
-static int check_sources(const config_setting_t *setting, struct conf_files *files,
-	const char **last, struct err *err)
+/* The first file, whose path begins the error's text already, or one that a file includes. */
+static void complain_unread(struct reader *reader, const struct err *err)
 {
-	const char *file = config_setting_source_file(setting);
-	struct sv bytes;
-
-	if (file && (!*last || strcmp(file, *last) != 0)) {
-		*last = file;
-		if (files->get(files, file, false, &bytes, err))
-			return -1;
+	if (reader->source->spans_len > 0) {
+		complain(reader, reader->source->line, "@include", "%s", err->text);
+		return;
 	}
-	for (int i = 0;
-		config_setting_is_aggregate(setting) && i < config_setting_length(setting);
-		i++) {
-		if (check_sources(
-			    config_setting_get_elem(setting, (unsigned)i), files, last, err))
-			return -1;
-	}
-	return 0;
+	reader->errors->count++;
+	buf_printf(&reader->errors->text, "%s\n", err->text);
 }
-
-/* NOLINTEND(misc-no-recursion) */
 
 struct conf *conf_load(const char *path, struct conf_files *files, struct conf_errors *errors)
 {
-	struct reader reader = { .name = path, .errors = errors };
+	struct conf_files *reading = files ? files : conf_files_unchecked();
+	struct source source;
+	struct reader reader = { .name = path, .files = files, .errors = errors };
 	struct conf *conf = NULL;
-	const char *last = NULL;
-	struct sv bytes;
 	struct err err;
-	config_t config;
-	char *folder;
 
-	if (files && files->get(files, path, false, &bytes, &err)) {
-		/* The text begins with the path. */
-		errors->count++;
-		buf_printf(&errors->text, "%s\n", err.text);
-		return NULL;
-	}
-	config_init(&config);
-	/* @include takes paths from the file's own folder. */
-	folder = strdup(path);
-	if (folder && strrchr(folder, '/')) {
-		*strrchr(folder, '/') = '\0';
-		config_set_include_dir(&config, folder[0] ? folder : "/");
-	}
-	free(folder);
-	if (config_read_file(&config, path) != CONFIG_TRUE)
-		complain_syntax(&config, path, errors);
-	else if (files && check_sources(config_root_setting(&config), files, &last, &err))
-		complain(&reader, 0, "@include", "%s", err.text);
+	source_init(&source);
+	reader.source = &source;
+	if (!reading)
+		complain(&reader, 0, "text", "out of memory");
+	else if (source_read(&source, path, reading, &err))
+		complain_unread(&reader, &err);
 	else
-		conf = build(&config, path, files, errors);
-	config_destroy(&config);
+		conf = read_source(&source, &reader);
+	source_free(&source);
+	if (!files)
+		conf_files_free(reading);
 	return conf;
 }

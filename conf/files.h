@@ -10,6 +10,9 @@
  * owner (root or us) may write is refused; a secret one that others may read, too. */
 struct conf_files *conf_files_disk(void);
 
+/* From disk, whoever may write there: for a look at a configuration, not for serving by it. */
+struct conf_files *conf_files_unchecked(void);
+
 /* Pack the effective text and every file that was read into one message, to be laid in a sealed
  * memory file; and the other way round. The views point into `packed`, which must stay. */
 void conf_files_pack(struct conf_files *files, struct sv conf_text, struct buf *out);

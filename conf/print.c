@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "conf/schema.h"
@@ -44,7 +45,12 @@ static void print_decimal(struct buf *out, double value)
 {
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "%.9g", value);
+	/* The shortest that is this number and no other. */
+	for (int digits = 1; digits <= 17; digits++) {
+		(void)snprintf(text, sizeof(text), "%.*g", digits, value);
+		if (strtod(text, NULL) == value)
+			break;
+	}
 	buf_add_cstr(out, text);
 	if (!strpbrk(text, ".e"))
 		buf_add_cstr(out, ".0");

@@ -32,25 +32,47 @@ static void remember_line(struct owner *owner, const char *path, int line)
 	owner->places = place;
 }
 
+/* A value is quoted as it is written in a file; one error stays one line. */
+static void add_visible(struct buf *out, const char *text)
+{
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c < 0x20 || c == 0x7f)
+			buf_printf(out, "\\x%02x", c);
+		else
+			buf_add_byte(out, *text);
+	}
+}
+
 void complain(struct reader *reader, int line, const char *where, const char *fmt, ...)
 {
 	struct conf_errors *errors = reader->errors;
+	const char *file = reader->name;
 	char text[1024];
 	va_list ap;
 
-	if (++errors->count > ERRORS_MAX)
+	if (errors->count > ERRORS_MAX)
 		return;
+	if (errors->count++ == ERRORS_MAX) {
+		buf_printf(&errors->text, "%s: more: there are more errors than these\n", file);
+		return;
+	}
 	if (line == 0)
 		line = line_of(reader->owner, where);
+	if (line > 0 && !source_locate(reader->source, line, &file, &line))
+		line = 0;
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	buf_add_cstr(&errors->text, reader->name);
+	buf_add_cstr(&errors->text, file);
 	if (line > 0) {
 		buf_add_byte(&errors->text, ':');
 		buf_add_u64(&errors->text, (uint64_t)line);
 	}
-	buf_printf(&errors->text, ": %s: %s\n", where, text);
+	buf_printf(&errors->text, ": %s: ", where);
+	add_visible(&errors->text, text);
+	buf_add_byte(&errors->text, '\n');
 }
 
 static bool read_group(struct reader *reader, const config_setting_t *group,
@@ -105,30 +127,32 @@ static void complain_unknown(struct reader *reader, const config_setting_t *sett
 		nearest);
 }
 
-static const char *text_of(struct reader *reader, const config_setting_t *setting)
+static bool read_text(struct reader *reader, const config_setting_t *setting,
+	const struct setting *schema_of, struct place place, char *out)
 {
 	const char *text = config_setting_get_string(setting);
-
-	return text ? owner_strdup(reader->owner, text) : NULL;
-}
-
-static bool read_text(
-	struct reader *reader, const config_setting_t *setting, struct place place, char *out)
-{
-	const char *text = text_of(reader, setting);
+	int type = config_setting_type(setting);
+	bool is_number = type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64;
 	char number[24];
 
-	if (!text && config_setting_type(setting) == CONFIG_TYPE_INT &&
-		config_setting_get_int(setting) >= 0) {
-		(void)snprintf(number, sizeof(number), "%d", config_setting_get_int(setting));
-		text = owner_strdup(reader->owner, number);
+	if (schema_of->or_number && is_number) {
+		(void)snprintf(
+			number, sizeof(number), "%lld", config_setting_get_int64(setting));
+		text = number;
 	}
 	if (!text) {
-		complain(reader, place.line, place.path, "it must be a text in quotes");
+		complain(reader, place.line, place.path,
+			schema_of->or_number ? "it must be a number, or a text in quotes"
+					     : "it must be a text in quotes");
 		return false;
 	}
+	if (schema_of->required && text[0] == '\0') {
+		complain(reader, place.line, place.path, "\"\" will not do: it is required");
+		return false;
+	}
+	text = owner_strdup(reader->owner, text);
 	memcpy(out, &text, sizeof(text));
-	return true;
+	return text != NULL;
 }
 
 static bool read_bool(
@@ -251,8 +275,8 @@ static bool read_choice(struct reader *reader, const config_setting_t *setting,
 	return false;
 }
 
-static bool read_texts(
-	struct reader *reader, const config_setting_t *setting, struct place place, char *out)
+static bool read_texts(struct reader *reader, const config_setting_t *setting,
+	const struct setting *schema_of, struct place place, char *out)
 {
 	int len = config_setting_length(setting);
 	const char **texts;
@@ -266,8 +290,8 @@ static bool read_texts(
 	if (!texts)
 		return false;
 	for (int i = 0; i < len; i++) {
-		if (!read_text(reader, config_setting_get_elem(setting, (unsigned)i), place,
-			    (char *)&texts[i]))
+		if (!read_text(reader, config_setting_get_elem(setting, (unsigned)i), schema_of,
+			    place, (char *)&texts[i]))
 			return false;
 	}
 	memcpy(out, &texts, sizeof(texts));
@@ -329,7 +353,7 @@ static bool read_setting(struct reader *reader, const config_setting_t *setting,
 
 	switch (schema_of->type) {
 	case SETTING_TEXT:
-		return read_text(reader, setting, place, out);
+		return read_text(reader, setting, schema_of, place, out);
 	case SETTING_BOOL:
 		return read_bool(reader, setting, place, out);
 	case SETTING_DURATION:
@@ -342,7 +366,7 @@ static bool read_setting(struct reader *reader, const config_setting_t *setting,
 	case SETTING_CHOICE:
 		return read_choice(reader, setting, schema_of, place, out);
 	case SETTING_TEXTS:
-		return read_texts(reader, setting, place, out);
+		return read_texts(reader, setting, schema_of, place, out);
 	case SETTING_GROUPS:
 		return read_groups(reader, setting, schema_of, place, out);
 	case SETTING_GROUP:

@@ -58,7 +58,7 @@ static const struct setting access[] = {
 static const struct setting admin[] = {
 	{ "socket", SETTING_TEXT, CONF(admin.socket), "/run/postern/admin.sock" },
 	{ "group", SETTING_TEXT, CONF(admin.group) },
-	{ "allow_uids", SETTING_TEXTS, AT(allow_uids) },
+	{ "allow_uids", SETTING_TEXTS, AT(allow_uids), .or_number = true },
 	{ .name = "listen", .type = SETTING_NOT_BUILT },
 	{ .name = NULL },
 };
@@ -170,7 +170,7 @@ static const struct setting targets[] = {
 	{ "name", SETTING_TEXT, TARGET(name), .required = true },
 	{ "address", SETTING_TEXT, TARGET(address) },
 	{ "socket", SETTING_TEXT, TARGET(socket) },
-	{ "uid", SETTING_TEXT, TARGET(uid) },
+	{ "uid", SETTING_TEXT, TARGET(uid), .or_number = true },
 	{ "token_file", SETTING_TEXT, TARGET(token_file) },
 	{ "allow", SETTING_TEXTS, TARGET(allow) },
 	{ .name = "wake", .type = SETTING_NOT_BUILT },

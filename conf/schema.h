@@ -7,6 +7,7 @@
 #define CONF_SCHEMA_H
 
 #include "conf/conf.h"
+#include "conf/source.h"
 
 enum setting_type {
 	SETTING_TEXT,     /* const char * */
@@ -35,6 +36,7 @@ struct setting {
 	const char *fallback; /* as text; NULL: nothing (text "", no items, zero) */
 	bool required;
 	uint64_t min, max;            /* of durations, sizes, numbers */
+	bool or_number;               /* a text that a whole number may stand for */
 	const char *const *choices;   /* NULL after the last */
 	const struct setting *fields; /* of groups; name NULL after the last */
 	size_t item_size;             /* of SETTING_GROUPS */
@@ -92,6 +94,7 @@ struct place {
 struct owner {
 	struct raw raw;
 	struct chunk *chunks;
+	bool out_of_memory; /* something is missing: not to be used */
 	const struct place *places;
 	struct acl *acls[1024];
 	size_t acls_len;
@@ -106,11 +109,12 @@ const char *owner_strdup(struct owner *owner, const char *text);
 struct reader {
 	struct owner *owner;
 	const char *name; /* of the file, in errors */
+	const struct source *source;
 	struct conf_files *files;
 	struct conf_errors *errors;
 };
 
-/* Note an error: "FILE:LINE: where: what". With `line` 0 the line is that of the setting `where`, if
+/* Note an error: "FILE:LINE: where: what", the line being one of the source. With `line` 0 the line is that of the setting `where`, if
  * the file has it. */
 void complain(struct reader *reader, int line, const char *where, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
