@@ -172,7 +172,7 @@ static int allow_some(scmp_filter_ctx filter)
 
 	for (size_t i = 0; i < sizeof(fcntl_orders) / sizeof(fcntl_orders[0]); i++) {
 		if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
-			    SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)fcntl_orders[i])))
+			    SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)fcntl_orders[i], 0)))
 			return -1;
 	}
 	/* fstat() of this libc is newfstatat() of an empty path. */
