@@ -89,7 +89,7 @@ static void name_file(const struct capture *capture, char *out, size_t size)
 
 static int fetch(struct capture *capture, const struct settings *settings, const char *path)
 {
-	char dated[OUTPUT_PATH_SIZE];
+	char dated[OUTPUT_PATH_SIZE] = "";
 	struct output output;
 	struct err err;
 

@@ -195,7 +195,7 @@ static bool read_amount(struct reader *reader, const config_setting_t *setting,
 {
 	bool duration = schema_of->type == SETTING_DURATION;
 	const char *text = config_setting_get_string(setting);
-	uint64_t value;
+	uint64_t value = 0;
 
 	if (!text || !(duration ? duration_parse : size_parse)(sv_from_cstr(text), &value)) {
 		complain(reader, place.line, place.path, "%s%s%s", text ? "\"" : "",
