@@ -342,6 +342,7 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--port", type=int)
     quickstart = Quickstart(root, parser.parse_args(sys.argv[2:]))
+    signal.signal(signal.SIGINT, interrupt)  # also where a shell started it in the background
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     code = 0
