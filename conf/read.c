@@ -308,7 +308,8 @@ static bool read_groups(struct reader *reader, const config_setting_t *setting,
 	char path[PATH_MAX_LEN];
 	int *lines;
 
-	if (!config_setting_is_list(setting)) {
+	if (!config_setting_is_list(setting) &&
+		!(config_setting_is_array(setting) && len == 0)) {
 		complain(reader, place.line, place.path,
 			"it must be a list of groups in parentheses: ( { … }, { … } )");
 		return false;

@@ -92,6 +92,18 @@ static void test_printed_parses_to_the_same(void **state)
 	buf_free(&twice);
 }
 
+static void test_no_groups_either_way(void **state)
+{
+	struct conf_errors errors;
+	struct conf *conf = parse(CERTIFICATE "grants = [ ]; jwt = ( );\n" TARGET, &errors);
+
+	(void)state;
+	assert_non_null(conf);
+	assert_int_equal(conf->grants_len, 0);
+	conf_free(conf);
+	buf_free(&errors.text);
+}
+
 static void test_every_error_is_found(void **state)
 {
 	struct conf_errors errors;
@@ -219,6 +231,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_printed_parses_to_the_same),
+		cmocka_unit_test(test_no_groups_either_way),
 		cmocka_unit_test(test_every_error_is_found),
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_the_shipped_file_parses),
