@@ -480,7 +480,8 @@ static void build_user(struct reader *reader)
 	const char *user = reader->owner->raw.conf.gateway.user;
 	uint32_t uid;
 
-	if (!user[0] || !reader->files)
+	/* A worker reads a new configuration where it cannot open /etc/passwd any more. */
+	if (!user[0] || !reader->files || reader->files->judged)
 		return;
 	if (!find_uid(user, &uid))
 		complain(reader, 0, "gateway.user", "\"%s\" is no user of this host", user);

@@ -143,6 +143,7 @@ struct conf {
 struct conf_files {
 	int (*get)(struct conf_files *files, const char *path, bool secret, struct sv *bytes,
 		struct err *err);
+	bool judged; /* this host's users were looked up by who packed the files: do not again */
 };
 
 /* All errors found, one a line, each "FILE:LINE: setting.path = value: what would be right". */

@@ -272,6 +272,7 @@ struct conf_files *conf_files_packed(struct sv packed, struct sv *conf_text, str
 		return NULL;
 	}
 	files->base.get = get_from_pack;
+	files->base.judged = true;
 	files->packed = true;
 	if (!unpack(files, packed, conf_text)) {
 		(void)err_set(err, ERR_INPUT, "the packed configuration is broken");

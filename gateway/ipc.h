@@ -33,6 +33,8 @@ enum ipc_type {
 	IPC_HEAD,
 	/* keeper -> scribe: go on in the descriptor's file (audit_file_open()). */
 	IPC_REOPEN,
+	/* keeper -> scribe: the descriptor is a new configuration (as SCRIBE_FD_CONF). */
+	IPC_CONF,
 	/* keeper -> worker, keeper -> scribe: the descriptor is an audit channel. For the scribe it
 	 * is that of `worker`; for a worker it replaces the one that broke with an earlier scribe. */
 	IPC_CHANNEL,

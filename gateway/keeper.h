@@ -94,6 +94,7 @@ struct keeper {
 	uint64_t last_record;
 	uint64_t scribe_lost_ms;     /* since when one is missed; 0: none is */
 	unsigned scribe_asked_ticks; /* turns of the clock since it was asked; 0: it was not */
+	uint64_t checkpoint_seq, checkpoint_ms;
 	uint64_t scribe_born_ms, scribe_respawn_ms, scribe_backoff_ms;
 
 	struct admin *admin;
@@ -120,6 +121,8 @@ int keeper_reload(struct keeper *keeper, const struct actor *actor, struct conf_
 
 /* keeper_audit.c */
 void audit_kill_scribe(struct keeper *keeper);
+/* The scribe shall do as keeper->conf_fd says. */
+void audit_new_conf(struct keeper *keeper);
 void audit_record(struct keeper *keeper, const struct actor *actor, struct audit_record *record,
 	record_done done, void *arg);
 /* The channel that a new scribe needs for this worker; the worker's end, or -1. */

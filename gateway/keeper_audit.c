@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,6 +19,7 @@
 #define RECORDS_MAX    256 /* that wait; beyond, the oldest is given up */
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
+#define CHECKPOINT_MS  60000
 
 /* A record of the keeper's own that is not acknowledged yet. */
 struct pending_record {
@@ -274,6 +276,16 @@ void audit_record(struct keeper *keeper, const struct actor *actor, struct audit
 	send_records(keeper);
 }
 
+void audit_new_conf(struct keeper *keeper)
+{
+	struct ipc_message message = { .type = IPC_CONF, .fd = keeper->conf_fd };
+	struct err err;
+
+	if (keeper->scribe && !keeper->is_scribe_leaving && keeper->scribe->control >= 0 &&
+		ipc_send(keeper->scribe->control, &message, &err))
+		audit_kill_scribe(keeper);
+}
+
 int audit_channel(struct keeper *keeper, uint32_t worker, struct err *err)
 {
 	struct ipc_message message = { .type = IPC_CHANNEL, .worker = worker };
@@ -313,6 +325,31 @@ static void ask_scribe(struct keeper *keeper, uint64_t now_ms)
 	}
 }
 
+/* The head also goes where whoever rewrites the log does not reach: to syslog. */
+static void tell_syslog(struct keeper *keeper)
+{
+	if (keeper->head.seq == keeper->checkpoint_seq)
+		return;
+	keeper->checkpoint_seq = keeper->head.seq;
+	syslog(LOG_AUTHPRIV | LOG_NOTICE, "checkpoint %llu:%s of %s",
+		(unsigned long long)keeper->head.seq, keeper->head.hash,
+		keeper->conf->audit.file);
+}
+
+/* Once a minute, if anything was written since. */
+static void checkpoint(struct keeper *keeper, uint64_t now_ms)
+{
+	struct audit_record record = { .event = AUDIT_CHECKPOINT };
+
+	if (!keeper->is_open || now_ms < keeper->checkpoint_ms + CHECKPOINT_MS)
+		return;
+	keeper->checkpoint_ms = now_ms;
+	if (keeper->head.seq <= keeper->checkpoint_seq + 1)
+		return; /* at most the last checkpoint itself */
+	tell_syslog(keeper);
+	audit_record(keeper, NULL, &record, NULL, NULL);
+}
+
 void audit_tick(struct keeper *keeper, uint64_t now_ms)
 {
 	bool is_lost;
@@ -322,7 +359,9 @@ void audit_tick(struct keeper *keeper, uint64_t now_ms)
 	send_records(keeper);
 	ask_scribe(keeper, now_ms);
 	audit_save_head(keeper);
-	is_lost = keeper->scribe_lost_ms != 0 &&
+	checkpoint(keeper, now_ms);
+	/* At the start a long log is read as a whole, however long that takes. */
+	is_lost = keeper->is_started && keeper->scribe_lost_ms != 0 &&
 		  now_ms >= keeper->scribe_lost_ms + KEEPER_LOST_MS;
 	if (!is_lost)
 		return;
@@ -367,6 +406,7 @@ void audit_scribe_died(struct keeper *keeper, int status)
 	keeper->is_scribe_leaving = false;
 	if (was_leaving && status == 0) {
 		audit_save_head(keeper);
+		tell_syslog(keeper);
 		if (keeper->records || keeper->workers)
 			need_scribe(keeper);
 		return;

@@ -64,6 +64,9 @@ static void warn_restart(const struct conf *old, const struct conf *new)
 	if (!is_same_text(old->admin.socket, new->admin.socket) ||
 		!is_same_text(old->admin.group, new->admin.group))
 		log_warning("admin.socket and admin.group change at a restart only");
+	if (!sv_is(old->audit.key, new->audit.key))
+		log_warning("the key of audit.key_file changes at a restart only, with a new "
+			    "audit.file");
 	if (!is_same_text(old->gateway.runtime_dir, new->gateway.runtime_dir))
 		log_warning("gateway.runtime_dir changes at a restart only");
 }
@@ -81,11 +84,12 @@ static int exchange_listeners(struct keeper *keeper, const struct conf *conf, st
 {
 	struct listeners fresh;
 
-	if (!keeper->is_open)
+	/* Bound, but not open: an opening waits for its record. */
+	if (keeper->listeners.len == 0)
 		return 0;
 	if (listeners_bind(&fresh, conf, &keeper->listeners, err))
 		return -1;
-	if (listeners_listen(&fresh, err)) {
+	if (keeper->is_open && listeners_listen(&fresh, err)) {
 		/* What was taken over goes on; the rest is closed with the old set's remains. */
 		listeners_close(&keeper->listeners);
 		keeper->listeners = fresh;
@@ -107,6 +111,7 @@ static void adopt(
 	keeper->files = files;
 	keeper->conf_fd = conf_fd;
 	log_setup("keeper", conf->log.level, conf->log.json, conf->log.syslog);
+	audit_new_conf(keeper);
 	/* From here on the old workers serve no request that they have not begun. */
 	switch_set_generation(keeper->state, ++keeper->generation);
 	workers_drain(keeper, WORKERS_NO_CUT, conf_fd);

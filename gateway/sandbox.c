@@ -168,7 +168,8 @@ static int allow(scmp_filter_ctx filter, const int *calls, size_t len)
 /* Calls that are fine with some arguments only. */
 static int allow_some(scmp_filter_ctx filter)
 {
-	static const int fcntl_orders[] = { F_GETFD, F_SETFD, F_GETFL, F_SETFL };
+	/* F_GET_SEALS: of a new configuration. */
+	static const int fcntl_orders[] = { F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GET_SEALS };
 
 	for (size_t i = 0; i < sizeof(fcntl_orders) / sizeof(fcntl_orders[0]); i++) {
 		if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,

@@ -23,6 +23,7 @@
 
 #define CHANNELS_MAX   130 /* the keeper's, and one a worker of two generations */
 #define BATCH_RECORDS  512
+#define TURN_RECORDS   64 /* of one channel in a batch */
 #define TORN_SUFFIX    ".torn"
 #define SYNC_EVERY_MS  1000
 #define BATCH_SIZE_MAX (BATCH_RECORDS * (size_t)4096 + AUDIT_LINE_MAX)
@@ -51,6 +52,7 @@ struct scribe {
 	struct waiting waiting[BATCH_RECORDS];
 	size_t waiting_len, records_len;
 	bool head_asked, ending;
+	size_t turns;
 	uint64_t synced_ms;
 	char storage[IPC_MESSAGE_MAX];
 };
@@ -150,6 +152,49 @@ static void reopen(struct scribe *scribe, int fd)
 	scribe->file.fd = fd;
 }
 
+/* Read a configuration, and do as it says. The key stays what the file began with. */
+static int read_conf(struct scribe *scribe, int fd, struct err *err)
+{
+	struct conf_errors errors = { .count = 0 };
+	struct conf_files *files;
+	struct conf *conf = NULL;
+	struct sv packed, text;
+
+	if (memfile_map(fd, &packed, err))
+		return -1;
+	files = conf_files_packed(packed, &text, err);
+	if (!files)
+		return -1;
+	buf_init(&errors.text, 4096);
+	conf = conf_parse(text, "configuration", files, &errors);
+	buf_free(&errors.text);
+	if (!conf) {
+		conf_files_free(files);
+		return err_set(err, ERR_INPUT, "the keeper's configuration does not parse");
+	}
+	log_setup("scribe", conf->log.level, conf->log.json, conf->log.syslog);
+	scribe->file.sync = conf->audit.sync;
+	if (scribe->conf) {
+		conf_free(conf);
+		conf_files_free(files);
+	} else {
+		scribe->conf = conf;
+		scribe->files = files;
+	}
+	return 0;
+}
+
+static void take_conf(struct scribe *scribe, int fd)
+{
+	struct err err;
+
+	if (fd < 0)
+		return;
+	if (read_conf(scribe, fd, &err))
+		log_error("new configuration: %s", err.text);
+	(void)close(fd);
+}
+
 static int take_order(struct scribe *scribe, const struct ipc_message *message)
 {
 	switch (message->type) {
@@ -160,6 +205,9 @@ static int take_order(struct scribe *scribe, const struct ipc_message *message)
 		return 0;
 	case IPC_REOPEN:
 		reopen(scribe, message->fd);
+		return 0;
+	case IPC_CONF:
+		take_conf(scribe, message->fd);
 		return 0;
 	case IPC_HEAD:
 		scribe->head_asked = true;
@@ -184,7 +232,9 @@ static int take_order(struct scribe *scribe, const struct ipc_message *message)
  * of it lands in the new file while its predecessor is not yet in the old one. */
 static int read_channel(struct scribe *scribe, struct channel *channel, bool *batch_ends)
 {
-	while (scribe->records_len < BATCH_RECORDS &&
+	size_t taken = 0;
+
+	while (taken++ < TURN_RECORDS && scribe->records_len < BATCH_RECORDS &&
 		scribe->file.batch.len < BATCH_SIZE_MAX - AUDIT_LINE_MAX) {
 		struct ipc_message message;
 		struct err err;
@@ -309,12 +359,16 @@ static int turn(struct scribe *scribe)
 		polled[i] = (struct pollfd){ scribe->channels[i].fd, POLLIN, 0 };
 	if (poll(polled, count, scribe->ending ? 0 : wait_ms) < 0 && errno != EINTR)
 		return -1;
-	/* From the end, so that a channel that is dropped does not move one still to come; and the
-	 * keeper's last: it may tell us of channels that are not in `polled`. */
-	for (size_t i = count; i > 0 && !batch_ends; i--) {
-		struct channel *channel = &scribe->channels[i - 1];
+	/* The keeper first, then the workers, beginning with another each time; one that has much to
+	 * say does not keep the others from being heard. A channel that takes the place of one that is
+	 * dropped has its turn next time. */
+	scribe->turns++;
+	for (size_t i = 0; i < count && !batch_ends; i++) {
+		size_t at = i == 0 ? 0 : 1 + (i + scribe->turns) % (count - 1);
+		struct channel *channel = &scribe->channels[at];
 
-		if (polled[i - 1].revents == 0 || channel->fd != polled[i - 1].fd)
+		if (polled[at].revents == 0 || at >= scribe->channels_len ||
+			channel->fd != polled[at].fd)
 			continue;
 		if (read_channel(scribe, channel, &batch_ends) == 0)
 			continue;
@@ -379,26 +433,14 @@ static int receive_kept_head(struct scribe *scribe, struct err *err)
 
 static int start(struct scribe *scribe, bool check_all, struct err *err)
 {
-	struct conf_errors errors = { .count = 0 };
 	struct err recovered = { .kind = ERR_NONE };
 	struct audit_record record = { .event = AUDIT_RECOVERED };
 	char torn_name[512];
 	const char *slash;
-	struct sv packed, text;
 	struct buf name;
 
-	if (memfile_map(SCRIBE_FD_CONF, &packed, err))
+	if (read_conf(scribe, SCRIBE_FD_CONF, err))
 		return -1;
-	scribe->files = conf_files_packed(packed, &text, err);
-	if (!scribe->files)
-		return -1;
-	buf_init(&errors.text, 4096);
-	scribe->conf = conf_parse(text, "configuration", scribe->files, &errors);
-	buf_free(&errors.text);
-	if (!scribe->conf)
-		return err_set(err, ERR_INPUT, "the keeper's configuration does not parse");
-	log_setup("scribe", scribe->conf->log.level, scribe->conf->log.json,
-		scribe->conf->log.syslog);
 	if (receive_kept_head(scribe, err))
 		return -1;
 
@@ -409,7 +451,6 @@ static int start(struct scribe *scribe, bool check_all, struct err *err)
 	scribe->file.fd = SCRIBE_FD_FILE;
 	scribe->file.folder = SCRIBE_FD_FOLDER;
 	scribe->file.torn_name = torn_name;
-	scribe->file.sync = scribe->conf->audit.sync;
 	buf_init(&scribe->file.batch, BATCH_SIZE_MAX);
 	audit_chain_init(&scribe->file.chain, scribe->conf->audit.key);
 	if (name.failed)

@@ -245,6 +245,7 @@ static void take_message(struct worker *worker, struct ipc_message *message)
 	case IPC_RECEIPT:
 	case IPC_HEAD:
 	case IPC_REOPEN:
+	case IPC_CONF:
 	case IPC_READY:
 	case IPC_DRAINED:
 	case IPC_TYPES_LEN:

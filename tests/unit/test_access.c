@@ -106,7 +106,8 @@ static void test_wish(void **state)
 		{ "{\"state\":\"open\",\"reason\":\"a\\u0000b\"}", false, false, 0, "" },
 	};
 
-	char long_reason[AUDIT_TEXT_MAX + 64];
+	char long_body[AUDIT_TEXT_MAX + 64];
+	struct buf out;
 	struct wish wish;
 
 	(void)state;
@@ -122,10 +123,13 @@ static void test_wish(void **state)
 		assert_true(wish.ttl_ms == rows[i].ttl_ms);
 		assert_string_equal(wish.reason, rows[i].reason);
 	}
-	memset(long_reason, 'x', sizeof(long_reason));
-	memcpy(long_reason, "{\"state\":\"open\",\"reason\":\"", 26);
-	memcpy(long_reason + sizeof(long_reason) - 2, "\"}", 2);
-	assert_non_null(wish_parse((struct sv){ long_reason, sizeof(long_reason) }, &wish));
+	buf_init_fixed(&out, long_body, sizeof(long_body));
+	buf_add_cstr(&out, "{\"state\":\"open\",\"reason\":\"");
+	while (out.len < AUDIT_TEXT_MAX + 30)
+		buf_add_byte(&out, 'x');
+	buf_add_cstr(&out, "\"}");
+	assert_false(out.failed);
+	assert_non_null(wish_parse(buf_sv(&out), &wish));
 }
 
 static void test_memfile(void **state)
