@@ -73,13 +73,12 @@ static int state_after(int state, struct sv line)
 	return state;
 }
 
+/* Without blanks around it, and without a carriage return at its end. */
 static struct sv without_blanks(struct sv text)
 {
-	while (text.len > 0 && memchr(" \t", text.ptr[0], 2))
-		text = (struct sv){ text.ptr + 1, text.len - 1 };
-	while (text.len > 0 && memchr(" \t\r", text.ptr[text.len - 1], 3))
+	if (text.len > 0 && text.ptr[text.len - 1] == '\r')
 		text.len--;
-	return text;
+	return sv_trim(text);
 }
 
 /* @include "path", and perhaps a comment. */

@@ -97,6 +97,7 @@ static int remove_one(const char *path, const struct stat *status, int type, str
 static int remove_folder(void **state)
 {
 	(void)state;
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
 	return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 

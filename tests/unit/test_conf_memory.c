@@ -19,6 +19,8 @@
 #include "conf/conf.h"
 #include "conf/files.h"
 
+/* The names are the linker's: of what there was, and of what stands in for it.
+ * NOLINTBEGIN(readability-identifier-naming,bugprone-reserved-identifier) */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
@@ -71,6 +73,8 @@ char *__wrap_strdup(const char *text)
 {
 	return is_refused() ? NULL : __real_strdup(text);
 }
+
+/* NOLINTEND(readability-identifier-naming,bugprone-reserved-identifier) */
 
 static const char main_text[] =
 	"@include \"jwt.conf\"\n"
