@@ -12,6 +12,16 @@
 /* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* libconfig 1.5 forgets texts that stand where none may: some bytes for each bad file. */
+/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl37-c): LeakSanitizer's name */
+const char *__lsan_default_suppressions(void);
+
+/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl37-c): LeakSanitizer's name */
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:strbuf_append\nleak:libconfig_yylex\n";
+}
+
 #define TEXT_MAX ((size_t)4 << 20)
 
 /* Every line begins with the name, and there are as many as were counted. */
