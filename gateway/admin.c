@@ -12,7 +12,7 @@
 #include "gateway/log.h"
 
 #define CONNECTIONS_MAX 64
-#define BACKLOG         16
+#define BACKLOG         128
 #define HEAD_MAX        ((size_t)16 << 10)
 #define BODY_MAX        ((size_t)64 << 10)
 #define REPLY_MAX       ((size_t)1 << 20)

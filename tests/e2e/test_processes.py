@@ -164,8 +164,6 @@ class Signals(unittest.TestCase):
         with Gateway(PKI) as gate:
             gate.open()
             wait_for(gate.workers, what="a worker")
-            wait_for(lambda: gate.status()["workers"], what="a worker")
-            self.assertEqual(gate.reload().status, 200)  # by now the first ones have started
             for pid in [*gate.workers(), gate.scribe()]:
                 def field(name):
                     text = pathlib.Path(f"/proc/{pid}/status").read_text()
