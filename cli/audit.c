@@ -14,10 +14,13 @@
 #include "base/encode.h"
 #include "cli/cli.h"
 
-#define KEY_MAX 4096
+#define KEY_MAX      4096
+#define LAST_MAX     100000
+#define DEFAULT_FILE "/var/log/postern/audit.jsonl" /* as in postern.conf */
 
 struct audit_options {
-	const char *head_text, *key_file;
+	const char *head_text, *key_file, *event, *request_id;
+	unsigned long last; /* show only so many; 0: all */
 	bool json;
 	struct audit_head head; /* that the log must contain; seq 0: none was given */
 	char **files;
@@ -30,6 +33,8 @@ struct walk {
 	struct audit_chain chain;
 	char first_ts[40], last_ts[40];
 	bool has_head; /* the wanted head was met */
+	char **kept;   /* the last lines that were asked for, a ring */
+	unsigned long kept_len;
 };
 
 enum line_result {
@@ -225,14 +230,19 @@ static const char *text(const json_t *object, const char *name)
 	return value ? value : "";
 }
 
-/* What clients sent goes to a terminal: no control character may. The log has escaped them, but
- * reading its JSON undoes that. */
+/* What clients sent goes to a terminal: no control character may, nor those that UTF-8 spells with
+ * 0xc2. The log has escaped them, but reading its JSON undoes that. */
 static void print_safely(const char *value)
 {
 	for (; *value; value++) {
-		unsigned char byte = (unsigned char)*value;
+		unsigned char byte = (unsigned char)*value, next = (unsigned char)value[1];
 
-		(void)putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+		if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+			(void)putchar('?');
+			value++;
+		} else {
+			(void)putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+		}
 	}
 }
 
@@ -263,17 +273,11 @@ static void print_identity(const json_t *record)
 	}
 }
 
-static int show_line(struct walk *walk, struct sv line, struct err *err)
+static void print_record(const json_t *record)
 {
-	json_error_t why;
-	json_t *record = json_loadb(line.ptr, line.len, 0, &why);
-	json_t *status, *count;
+	const json_t *status = json_object_get(record, "status");
+	const json_t *count = json_object_get(record, "count");
 
-	(void)walk;
-	if (!json_is_object(record)) {
-		json_decref(record);
-		return err_set(err, ERR_INPUT, "not a record: %s", why.text);
-	}
 	print_safely(text(record, "ts"));
 	print_word(text(record, "event"));
 	print_identity(record);
@@ -281,32 +285,84 @@ static int show_line(struct walk *walk, struct sv line, struct err *err)
 	print_word(text(record, "target"));
 	print_word(text(record, "path"));
 	print_word(text(record, "params"));
-	status = json_object_get(record, "status");
 	if (json_is_integer(status))
 		printf(" %" JSON_INTEGER_FORMAT, json_integer_value(status));
 	print_word(text(record, "reason"));
 	print_word(text(record, "detail"));
-	count = json_object_get(record, "count");
 	if (json_is_integer(count))
 		printf(" x%" JSON_INTEGER_FORMAT, json_integer_value(count));
 	(void)putchar('\n');
-	json_decref(record);
-	return 0;
 }
 
-static int show_json_line(struct walk *walk, struct sv line, struct err *err)
+static bool is_wanted(const struct audit_options *options, const json_t *record)
 {
-	(void)walk;
-	(void)err;
-	printf(SV_FMT "\n", SV_ARG(line));
-	return 0;
+	return (!options->event || strcmp(options->event, text(record, "event")) == 0) &&
+	       (!options->request_id ||
+		       strcmp(options->request_id, text(record, "request_id")) == 0);
+}
+
+static int keep_line(struct walk *walk, struct sv line, struct err *err)
+{
+	char **slot = &walk->kept[walk->kept_len++ % walk->options->last];
+
+	free(*slot);
+	*slot = strndup(line.ptr, line.len);
+	return *slot ? 0 : err_set(err, ERR_NOMEM, "out of memory");
+}
+
+static int show_line(struct walk *walk, struct sv line, struct err *err)
+{
+	const struct audit_options *options = walk->options;
+	json_error_t why;
+	json_t *record = json_loadb(line.ptr, line.len, 0, &why);
+	int rc = 0;
+
+	if (!json_is_object(record))
+		rc = err_set(err, ERR_INPUT, "not a record: %s", why.text);
+	else if (!is_wanted(options, record))
+		rc = 0;
+	else if (walk->kept)
+		rc = keep_line(walk, line, err);
+	else if (options->json)
+		printf(SV_FMT "\n", SV_ARG(line));
+	else
+		print_record(record);
+	json_decref(record);
+	return rc;
+}
+
+/* What was kept, from the oldest on; true also when a line behind it was torn. */
+static void show_kept(struct walk *walk)
+{
+	unsigned long last = walk->options->last;
+	unsigned long first = walk->kept_len > last ? walk->kept_len - last : 0;
+	char **kept = walk->kept;
+	struct err err;
+
+	walk->kept = NULL;
+	for (unsigned long i = first; i < walk->kept_len; i++) {
+		if (kept[i % last])
+			(void)show_line(walk, sv_from_cstr(kept[i % last]), &err);
+	}
+	for (unsigned long i = 0; i < last; i++)
+		free(kept[i]);
+	free(kept);
 }
 
 static int show(const struct audit_options *options, struct err *err)
 {
 	struct walk walk = { .options = options };
+	int rc;
 
-	return walk_files(&walk, options->json ? show_json_line : show_line, err);
+	if (options->last > 0) {
+		walk.kept = calloc(options->last, sizeof(*walk.kept));
+		if (!walk.kept)
+			return err_set(err, ERR_NOMEM, "out of memory");
+	}
+	rc = walk_files(&walk, show_line, err);
+	if (walk.kept)
+		show_kept(&walk);
+	return rc;
 }
 
 /* ---- the command */
@@ -323,40 +379,72 @@ static bool parse_head(const char *head, struct audit_head *out)
 	       sv_to_cstr(hash, out->hash, sizeof(out->hash));
 }
 
+static bool is_event(const char *name)
+{
+	for (unsigned event = 1; event < AUDIT_EVENTS_LEN; event++) {
+		if (strcmp(name, audit_event_name((enum audit_event)event)) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int check_options(const struct audit_options *options, const char *last)
+{
+	if (options->head_text && options->head.seq == 0)
+		return cli_usage(&audit_command,
+			"--head '%s': SEQ:HASH, as `postern status` tells it",
+			options->head_text);
+	if (last && options->last == 0)
+		return cli_usage(&audit_command, "-n '%s': from 1 to %d", last, LAST_MAX);
+	if (options->event && !is_event(options->event))
+		return cli_usage(&audit_command,
+			"--event '%s': received, completed, cut, refused, opened, closed, …",
+			options->event);
+	return CLI_DONE;
+}
+
 static int read_options(int argc, char **argv, struct audit_options *options)
 {
 	static const struct option longs[] = {
 		{ "head", required_argument, NULL, 'H' },
 		{ "key-file", required_argument, NULL, 'k' },
 		{ "json", no_argument, NULL, 'j' },
+		{ "event", required_argument, NULL, 'e' },
+		{ "request", required_argument, NULL, 'r' },
 		{ NULL, 0, NULL, 0 },
 	};
+	const char *last = NULL;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "n:", longs, NULL)) != -1) {
 		if (option == 'H')
 			options->head_text = optarg;
 		else if (option == 'k')
 			options->key_file = optarg;
 		else if (option == 'j')
 			options->json = true;
+		else if (option == 'e')
+			options->event = optarg;
+		else if (option == 'r')
+			options->request_id = optarg;
+		else if (option == 'n')
+			last = optarg;
 		else
 			return cli_usage(&audit_command, NULL);
 	}
 	if (options->head_text && !parse_head(options->head_text, &options->head))
-		return cli_usage(&audit_command,
-			"--head '%s': SEQ:HASH, as `postern status` tells it",
-			options->head_text);
+		options->head.seq = 0;
+	if (last && !cli_number(last, 1, LAST_MAX, &options->last))
+		options->last = 0;
 	options->files = argv + optind;
 	options->files_len = argc - optind;
-	if (options->files_len == 0)
-		return cli_usage(
-			&audit_command, "name the log, or its files from the oldest on");
-	return CLI_DONE;
+	return check_options(options, last);
 }
 
 static int audit_main(int argc, char **argv)
 {
+	static char file[] = DEFAULT_FILE;
+	char *only[] = { file };
 	struct audit_options options = { 0 };
 	bool is_verify = argc > 1 && strcmp(argv[1], "verify") == 0;
 	struct err err;
@@ -370,6 +458,15 @@ static int audit_main(int argc, char **argv)
 		return rc;
 	if (!is_verify && (options.head_text || options.key_file))
 		return cli_usage(&audit_command, "--head and --key-file are for verify");
+	if (is_verify && (options.last || options.event || options.request_id))
+		return cli_usage(&audit_command, "-n, --event and --request are for show");
+	if (is_verify && options.files_len == 0)
+		return cli_usage(
+			&audit_command, "name the log, or its files from the oldest on");
+	if (options.files_len == 0) {
+		options.files = only;
+		options.files_len = 1;
+	}
 	if (is_verify ? verify(&options, &err) : show(&options, &err))
 		return cli_fail_err(&err);
 	return CLI_DONE;
@@ -377,7 +474,7 @@ static int audit_main(int argc, char **argv)
 
 const struct cli_command audit_command = {
 	.name = "audit",
-	.arguments = "verify|show [--head SEQ:HASH] [--key-file FILE] [--json] FILE...",
+	.arguments = "verify [--head SEQ:HASH] [--key-file FILE] FILE... | show [FILE...]",
 	.summary = "Check that the audit log is whole, or read it",
 	.help = "verify: every line's hash, their order and numbers. Exit 1 and the line where "
 		"the\n"
@@ -387,9 +484,15 @@ const struct cli_command audit_command = {
 		"                    system log earlier: shows a cut end and a log written "
 		"anew\n"
 		"  --key-file FILE   the key of audit.key_file\n"
-		"show: one line a record; with --json the records as they are.\n"
+		"show: one line a record; with --json the records as they are. Without "
+		"FILE\n" DEFAULT_FILE ".\n"
+		"  -n N              only the last N of what is asked for\n"
+		"  --event EVENT     only received, completed, cut, refused, opened, closed, "
+		"…\n"
+		"  --request ID      only the request that was answered with this "
+		"X-Request-Id\n"
 		"  --json            for programs",
 	.example = "postern audit verify /var/log/postern/audit.jsonl\n"
-		   "postern audit show /var/log/postern/audit.jsonl",
+		   "postern audit show -n 20 --event refused",
 	.run = audit_main,
 };

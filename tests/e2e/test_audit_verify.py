@@ -108,8 +108,42 @@ class Verify(TempDir, unittest.TestCase):
         done = postern("audit", "show", "--json", self.path("log"))
         self.assertEqual(done.stdout, pathlib.Path(self.path("log")).read_text())
 
+    def show(self, *options):
+        done = postern("audit", "show", "--json", *options, self.path("log"))
+        self.assertEqual(done.returncode, 0, done)
+        return [json.loads(line)["seq"] for line in done.stdout.splitlines()]
+
+    def test_show_some(self):
+        lines = write_log(9)
+        for seq in (2, 5):  # show does not check the chain: verify does
+            lines[seq - 1] = lines[seq - 1].replace('"refused"', f'"received","request_id":"r{seq}"')
+        self.write("log", "".join(lines))
+        self.assertEqual(self.show(), list(range(1, 10)))
+        self.assertEqual(self.show("-n", "3"), [7, 8, 9])
+        self.assertEqual(self.show("-n", "9"), list(range(1, 10)))
+        self.assertEqual(self.show("-n", "100"), list(range(1, 10)))
+        self.assertEqual(self.show("--event", "received"), [2, 5])
+        self.assertEqual(self.show("--event", "received", "-n", "1"), [5])
+        self.assertEqual(self.show("--request", "r2"), [2])
+        self.assertEqual(self.show("--request", "r3"), [])
+
+    def test_show_a_torn_log(self):
+        """What is whole is shown, and the rest is said."""
+        self.write("log", "".join(write_log(4)) + '{"v":1,"seq":5')
+        for options in ((), ("-n", "2")):
+            done = postern("audit", "show", *options, self.path("log"))
+            self.assertEqual((done.returncode, len(done.stdout.splitlines())), (1, 2 if options else 4), done)
+            self.assertIn("log line 5: the line is not whole", done.stderr)
+
+    def test_show_lets_no_terminal_command_through(self):
+        line = write_log(1)[0].replace("bad-token", "\\u009b2J\\u0007\\u007f\u009b2J")
+        done = postern("audit", "show", self.write("log", line))
+        self.assertRegex(done.stdout, r"401 \?2J\?\?\?2J\n$")
+
     def test_wrong_usage(self):
-        for words in (["audit"], ["audit", "look"], ["audit", "verify"], ["audit", "verify", "--head", "5", "x"],
+        for words in (["audit", "show", "-n", "0", "x"], ["audit", "show", "--event", "refusd", "x"],
+                      ["audit", "verify", "-n", "1", "x"], ["audit", "verify", "--event", "cut", "x"],
+                      ["audit"], ["audit", "look"], ["audit", "verify"], ["audit", "verify", "--head", "5", "x"],
                       ["audit", "verify", "--nope", "x"], ["audit", "show", "--head", "1:" + "0" * 64, "x"]):
             with self.subTest(words):
                 done = postern(*words)
