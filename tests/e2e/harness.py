@@ -290,7 +290,7 @@ class Pki(TempDir):
         private = self.signing_key(algorithm, name)
         if algorithm.startswith("HS"):
             return private
-        public = private.replace(".key", ".pub.pem")
+        public = private.removesuffix(".key") + ".pub.pem"
         self.keep(public, lambda: openssl("pkey", "-in", private, "-pubout", "-out", public))
         return public
 
