@@ -57,6 +57,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or ROOT / "build" / "dev").resolve()
 BIN = BUILD / "bin"
 SAMPLER = BUILD / "lib" / "libpostern.so"
+SANITIZED = "address" in (re.search(r"^SANITIZE:.*=(.*)$", (BUILD / "CMakeCache.txt").read_text(), re.M) or [""])[0]
 ISSUER, AUDIENCE = "https://login.test", "postern"
 SANITIZER_SAID = re.compile(rb"(ERROR: \w+Sanitizer|runtime error:|LeakSanitizer: detected).*")
 

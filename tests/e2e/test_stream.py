@@ -6,7 +6,7 @@ import re
 import socket
 import time
 
-from harness import HEAP, GateTest, main, wait_for
+from harness import HEAP, SANITIZED, GateTest, main, wait_for
 
 GIB = 1 << 30
 PIECE = bytes(range(256)) * 256
@@ -62,7 +62,8 @@ class Stream(GateTest):
                 time.sleep(0.1)
             sent = self.settled()
             most = max(most, resident(worker) - before)
-        self.assertLess(most, 1 << 20, f"the worker grew by {most} bytes")
+        # The address sanitizer keeps what was freed for a while.
+        self.assertLess(most, (8 if SANITIZED else 1) << 20, f"the worker grew by {most} bytes")
         self.assertLess(sent, 64 << 20, "nobody held the target back")
         self.assertTrue(self.backend.peer_left.wait(10))
 
