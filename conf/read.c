@@ -305,7 +305,7 @@ static bool read_groups(struct reader *reader, const config_setting_t *setting,
 {
 	int len = config_setting_length(setting);
 	struct group_list list = { .len = (size_t)len };
-	char path[PATH_MAX_LEN];
+	char path[PATH_MAX_LEN + 16];
 	int *lines;
 
 	if (!config_setting_is_list(setting) &&

@@ -362,7 +362,7 @@ static __attribute__((noinline)) void check_copy(void)
 	struct unwind_regs regs;
 	ucontext_t context;
 	enum unwind_end end = UNWIND_COMPLETE;
-	size_t reached = 0;
+	volatile size_t reached = 0; /* setjmp() is in the assertions */
 
 	assert_int_equal(getcontext(&context), 0);
 	unwind_regs_from_ucontext_sigsafe(&context, &regs);
