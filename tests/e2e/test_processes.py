@@ -2,9 +2,12 @@
 closed or correct, never open and unaudited."""
 # labels: gate
 # timeout: 300
+import http.client
 import mmap
 import os
 import pathlib
+import random
+import re
 import signal
 import struct
 import subprocess
@@ -142,6 +145,54 @@ class Killed(unittest.TestCase):
             self.assertFalse(gate.is_reachable(port))
             wait_for(lambda: not gate.workers(), 15, "the stuck worker to be killed")
             self.assertIn("SIGKILL", gate.wait_audit(event="worker_died")["detail"])
+
+
+class Chaos(unittest.TestCase):
+    def test_what_a_target_sees_is_recorded(self):
+        """Workers and scribes killed, reloads, under load: whatever a target sees has its record."""
+        with Backend() as backend, Gateway(PKI, targets={"t": backend}, conf={"gateway": {"workers": 2}}) as gate:
+            gate.open()
+            self.assertEqual(get(gate).status, 200)
+            over, served, port = threading.Event(), [], gate.port
+
+            def load():
+                context = gate.context(PKI.client())
+                while not over.is_set():
+                    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+                    try:
+                        connection.request("GET", HEAP)
+                        served.append(connection.getresponse().status)
+                    except OSError:
+                        pass  # killed under it
+                    except http.client.HTTPException:
+                        pass
+                    finally:
+                        connection.close()
+            threads = [threading.Thread(target=load) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            chance = random.Random(3)
+            for _ in range(12):
+                before, target = len(backend.requests), chance.choice(("worker", "scribe", "reload"))
+                if target == "reload":
+                    self.assertEqual(gate.reload().status, 200)
+                else:
+                    pids = wait_for(gate.workers if target == "worker" else lambda: [gate.scribe()], what=target)
+                    if pids[0]:
+                        os.kill(chance.choice(pids), signal.SIGKILL)
+                wait_for(lambda: len(backend.requests) > before + 5 or gate.status()["state"] == "closed", 20, "service")
+                self.assertEqual(gate.status()["state"], "open")
+            over.set()
+            for thread in threads:
+                thread.join()
+            wait_for(lambda: get(gate).status == 200, what="an answer at last")
+            gate.close()
+            wait_for(lambda: len(gate.processes()) == 1, what="all to be written")
+            recorded = {record["request_id"] for record in gate.audit(event="received")}
+            seen = {re.search(rb"(?i)\r\nx-request-id: *(\S+)", request).group(1).decode() for request in backend.requests}
+            self.assertEqual(seen - recorded, set())
+            self.assertEqual(len(seen), len(backend.requests))
+            self.assertLessEqual(set(served), {200, 502, 503, 504})
 
 
 class Signals(unittest.TestCase):
