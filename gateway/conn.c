@@ -1,8 +1,6 @@
 #include "gateway/conn.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
@@ -47,6 +45,7 @@ static void free_request(struct conn *conn)
 	if (request->number)
 		conn->worker->running--;
 	free(request->body);
+	OPENSSL_clear_free(request->token_text, request->token_len);
 	free(request);
 	conn->request = NULL;
 }
@@ -563,9 +562,7 @@ void conn_begin(struct worker *worker, int fd, const struct addr *addr, uint16_t
 {
 	struct conn *conn = calloc(1, sizeof(*conn));
 	struct addr bucket;
-	int one = 1;
 
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (conn) {
 		conn->worker = worker;
 		conn->addr = *addr;

@@ -39,6 +39,8 @@ struct request {
 	struct route route;
 	struct params what;
 	struct claims token;
+	char *token_text; /* of a capture, which a reload may ask about again; NULL: none */
+	size_t token_len;
 	struct identity identity;         /* into this request and its connection */
 	const struct conf_target *target; /* NULL: the gate itself answers */
 	char target_name[72];             /* as the audit log has it */
@@ -94,6 +96,9 @@ void conn_decide(struct conn *conn, const struct http_request *head, struct sv b
 
 /* May this identity still do what it is doing, by this configuration? */
 bool conn_is_allowed(const struct conn *conn, const struct conf *conf, enum problem *why);
+
+/* May the request that runs go on under a new configuration, of which `tls` was made (recheck.c)? */
+bool conn_may_go_on(const struct conn *conn, const struct conf *conf, SSL_CTX *tls);
 
 /* Write the record and go on when it is on disk. */
 void conn_record_received(struct conn *conn);

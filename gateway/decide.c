@@ -2,6 +2,7 @@
  * decide.c - may this request be served? The steps in the order of the contract; the first that
  * says no ends it.
  */
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,10 +46,16 @@ static bool is_open(struct decision *decision)
 {
 	const struct worker *worker = decision->conn->worker;
 
-	if (switch_is_open(worker->access, decision->now_ms))
-		return true;
 	decision->refusal.close = true;
-	return refuse(decision, PROBLEM_ACCESS_CLOSED);
+	if (!switch_is_open(worker->access, decision->now_ms))
+		return refuse(decision, PROBLEM_ACCESS_CLOSED);
+	/* A newer configuration holds already, and its workers are told it sooner than this one. */
+	if (!switch_may_serve(worker->access, worker->start.generation, decision->now_ms)) {
+		decision->refusal.retry_after_s = 1;
+		return refuse(decision, PROBLEM_RELOADED);
+	}
+	decision->refusal.close = false;
+	return true;
 }
 
 static bool has_our_host(struct decision *decision)
@@ -349,9 +356,14 @@ static bool grant_covers(const struct conf_grant *grant, const struct request *r
 bool conn_is_allowed(const struct conn *conn, const struct conf *conf, enum problem *why)
 {
 	const struct request *request = conn->request;
-	const struct conf_target *target = request->target;
+	const struct conf_target *target = NULL;
 
 	*why = PROBLEM_NO_GRANT;
+	if (request->target) {
+		target = find_target(conf, sv_from_cstr(request->target_name));
+		if (!target)
+			return false;
+	}
 	if (target && target->acl && acl_check(target->acl, &conn->addr) != ACL_ALLOW)
 		return false;
 	if (request->route.kind == ROUTE_WHOAMI || request->route.kind == ROUTE_TARGETS)
@@ -386,6 +398,20 @@ static bool fits_window(struct decision *decision)
 		(unsigned long long)(left_ms / 1000));
 	decision->refusal.detail = decision->refusal.audit_detail = decision->detail;
 	return refuse(decision, PROBLEM_WINDOW_TOO_SHORT);
+}
+
+/* A capture takes long enough that a reload may take its key away. */
+static bool keeps_token(struct decision *decision)
+{
+	struct request *request = decision->request;
+	struct sv token = decision->head->authorization;
+
+	if (request->what.capture_ms == 0 || !request->identity.token)
+		return true;
+	(void)sv_cut(&token, ' ');
+	request->token_text = OPENSSL_memdup(token.ptr, token.len);
+	request->token_len = token.len;
+	return request->token_text || refuse(decision, PROBLEM_INTERNAL);
 }
 
 static bool has_slot(struct decision *decision)
@@ -432,7 +458,7 @@ void conn_decide(struct conn *conn, const struct http_request *head, struct sv b
 		can_be_recorded };
 	static bool (*const to_others[])(struct decision *) = { is_authenticated,
 		has_rate_by_identity, has_path, has_parameters, is_granted, fits_window,
-		has_slot };
+		keeps_token, has_slot };
 	struct decision decision = { .conn = conn,
 		.request = conn->request,
 		.head = head,

@@ -41,8 +41,11 @@ int memfile_map(int fd, struct sv *bytes, struct err *err)
 {
 	struct stat info;
 	void *mapped;
+	int seals = fcntl(fd, F_GET_SEALS);
 
-	if (fcntl(fd, F_GET_SEALS) != SEALS || fstat(fd, &info))
+	if (seals < 0 || fstat(fd, &info))
+		return err_sys(err, "cannot look at the memory file");
+	if (seals != SEALS)
 		return err_set(err, ERR_INPUT, "the memory file is not sealed");
 	if (info.st_size == 0)
 		return err_set(err, ERR_INPUT, "the memory file is empty");

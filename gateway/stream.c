@@ -389,6 +389,12 @@ unsigned char *stream_certificate(const struct stream *stream, size_t *len)
 	return der;
 }
 
+bool stream_is_trusted(const struct stream *stream, SSL_CTX *tls)
+{
+	return tls_trusts(tls, SSL_get0_peer_certificate(stream->tls),
+		SSL_get_peer_cert_chain(stream->tls));
+}
+
 struct sv stream_input(struct stream *stream)
 {
 	size_t len = evbuffer_get_length(stream->in);

@@ -40,6 +40,9 @@ struct stream *stream_new(struct event_base *base, SSL_CTX *tls, int fd,
 /* DER of the verified client certificate, to be freed with OPENSSL_free(); NULL when none. */
 unsigned char *stream_certificate(const struct stream *stream, size_t *len);
 
+/* Would the client's certificate, if it has shown one, be taken in a handshake by `tls` now? */
+bool stream_is_trusted(const struct stream *stream, SSL_CTX *tls);
+
 /* What has come and was not drained, in one piece; valid until the loop runs on. */
 struct sv stream_input(struct stream *stream);
 void stream_drain(struct stream *stream, size_t len);

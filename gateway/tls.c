@@ -241,6 +241,32 @@ SSL_CTX *tls_context_new(const struct conf *conf, struct err *err)
 	return NULL;
 }
 
+bool tls_trusts(SSL_CTX *tls, X509 *cert, STACK_OF(X509) * chain)
+{
+	int mode = SSL_CTX_get_verify_mode(tls);
+	X509_STORE_CTX *check;
+	bool good;
+
+	if (!cert)
+		return !(mode & SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
+	check = mode & SSL_VERIFY_PEER ? X509_STORE_CTX_new() : NULL;
+	good = check &&
+	       X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(tls), cert, chain) == 1 &&
+	       X509_STORE_CTX_set_default(check, "ssl_client") == 1;
+	if (good) {
+		/* As in a handshake (use_clients, set_protocol). */
+		X509_VERIFY_PARAM_set_depth(
+			X509_STORE_CTX_get0_param(check), SSL_CTX_get_verify_depth(tls));
+		X509_VERIFY_PARAM_set_auth_level(
+			X509_STORE_CTX_get0_param(check), SSL_CTX_get_security_level(tls));
+		X509_STORE_CTX_set_verify_cb(check, verify_client);
+		good = X509_verify_cert(check) == 1;
+	}
+	X509_STORE_CTX_free(check);
+	ERR_clear_error();
+	return good;
+}
+
 const char *tls_failure(const SSL *tls)
 {
 	long verdict = SSL_get_verify_result(tls);

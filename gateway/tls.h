@@ -14,6 +14,10 @@
  * them, so that a check of the configuration finds it too. To be freed with SSL_CTX_free(). */
 SSL_CTX *tls_context_new(const struct conf *conf, struct err *err);
 
+/* Would `tls` take this client's certificate (NULL: none was shown) with this chain now? One that
+ * asks for no certificates takes none. */
+bool tls_trusts(SSL_CTX *tls, X509 *cert, STACK_OF(X509) * chain);
+
 /* Why a handshake failed, for the audit log; static text, or OpenSSL's. Empties its error queue. */
 const char *tls_failure(const SSL *tls);
 

@@ -150,13 +150,17 @@ static bool keep_none(struct conn *conn, void *unused)
 	return false;
 }
 
-static bool keep_allowed(struct conn *conn, void *conf)
+struct rules {
+	const struct conf *conf;
+	SSL_CTX *tls;
+};
+
+static bool keep_allowed(struct conn *conn, void *arg)
 {
-	enum problem why;
+	const struct rules *rules = arg;
 
 	return !conn->request || !conn->request->number ||
-	       (acl_check(((struct conf *)conf)->acl, &conn->addr) == ACL_ALLOW &&
-		       conn_is_allowed(conn, conf, &why));
+	       conn_may_go_on(conn, rules->conf, rules->tls);
 }
 
 static struct conf *read_conf(int fd, struct conf_files **files, struct err *err)
@@ -184,13 +188,15 @@ static void apply_new_rules(struct worker *worker, int fd)
 	struct conf_files *files = NULL;
 	struct err err;
 	struct conf *conf = read_conf(fd, &files, &err);
+	struct rules rules = { .conf = conf, .tls = conf ? tls_context_new(conf, &err) : NULL };
 
-	if (!conf) {
+	if (!rules.tls) {
 		log_error("new configuration: %s", err.text);
 		end_conns(worker, keep_none, NULL, "no-longer-allowed");
 	} else {
-		end_conns(worker, keep_allowed, conf, "no-longer-allowed");
+		end_conns(worker, keep_allowed, &rules, "no-longer-allowed");
 	}
+	SSL_CTX_free(rules.tls);
 	conf_free(conf);
 	conf_files_free(files);
 }
