@@ -32,7 +32,13 @@ static void check_errors(const struct conf_errors *errors)
 
 	assert(errors->count > 0);
 	while (rest.len > 0) {
-		assert(sv_starts_with(sv_cut(&rest, '\n'), SV("x.conf")));
+		struct sv line = sv_cut(&rest, '\n');
+
+		assert(sv_starts_with(line, SV("x.conf")));
+		/* An @include that we took for text, or for a comment, and libconfig for its
+		 * own. */
+		(void)sv_cut(&line, ' ');
+		assert(!sv_starts_with(line, SV("syntax: cannot open include")));
 		lines++;
 	}
 	assert(lines == errors->count);
@@ -61,8 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct buf first, second;
 	struct conf *conf, *again = NULL;
 
-	/* libconfig reads what @include names: not here. */
-	if (size > 8192 || (size > 0 && memmem(data, size, "include", 7)))
+	if (size > 8192)
 		return 0;
 	buf_init(&first, TEXT_MAX);
 	buf_init(&second, TEXT_MAX);

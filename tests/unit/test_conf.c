@@ -7,6 +7,7 @@
 
 #include "conf/conf.h"
 #include "conf/files.h"
+#include "conf/schema.h"
 
 #define CERTIFICATE "tls = { certificate = \"c.pem\"; key = \"k.pem\"; };\n"
 #define TARGET      "targets = ( { name = \"vtp\"; address = \"127.0.0.1:6060\"; } );\n"
@@ -229,6 +230,107 @@ static void test_the_shipped_file_parses(void **state)
 	free(text);
 }
 
+static void print(const char *text, struct buf *out)
+{
+	struct conf_errors errors;
+	struct conf *conf = parse_good(text, &errors);
+
+	buf_init(out, 65536);
+	conf_print(conf, out);
+	conf_free(conf);
+	buf_free(&errors.text);
+}
+
+/* The next line of what was printed that is no part of a list of groups. */
+static struct sv next_line(struct sv *rest)
+{
+	struct sv line = sv_cut(rest, '\n');
+	bool in_list = false;
+
+	while (in_list || memmem(line.ptr, line.len, "= (", 3)) {
+		in_list = !memmem(line.ptr, line.len, ");", 2);
+		line = sv_cut(rest, '\n');
+	}
+	return line;
+}
+
+/* What the shipped file calls a default is one: it sets nothing else but its examples. */
+static void test_the_shipped_file_tells_the_defaults(void **state)
+{
+	static const char *const examples[] = { "certificate", "key", "client_certificate",
+		"client_ca", "user" };
+	char *text = read_text("packaging/postern.conf"), *user = strstr(text, "uid = \"vtp\"");
+	struct buf shipped, defaults;
+	struct sv left, right;
+	size_t compared = 0;
+
+	(void)state;
+	assert_non_null(user);
+	memcpy(user, "uid =  \"0\" ", 11); /* NOLINT(bugprone-not-null-terminated-result) */
+	print(text, &shipped);
+	print(CERTIFICATE TARGET, &defaults);
+	left = buf_sv(&shipped);
+	right = buf_sv(&defaults);
+	while (left.len > 0 && right.len > 0) {
+		struct sv a = next_line(&left), b = next_line(&right), rest = sv_trim(a);
+		struct sv name = sv_cut(&rest, ' ');
+		bool is_example = false;
+
+		for (size_t i = 0; i < COUNT(examples); i++)
+			is_example |= sv_is(name, sv_from_cstr(examples[i]));
+		if (!is_example && !sv_is(a, b))
+			fail_msg("packaging/postern.conf: " SV_FMT
+				 ", but the default is " SV_FMT,
+				SV_ARG(a), SV_ARG(b));
+		compared++;
+	}
+	assert_int_equal(left.len, right.len);
+	assert_true(compared > 50);
+	buf_free(&shipped);
+	buf_free(&defaults);
+	free(text);
+}
+
+static bool is_told(const char *text, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = strstr(text, name); at; at = strstr(at + 1, name)) {
+		const char *behind = at + len;
+
+		if (at > text && strchr(" \n{.", at[-1]) &&
+			strncmp(behind + strspn(behind, " "), "= ", 2) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Every setting that there is stands in the shipped file, or among those of a grant's match; what is
+ * still to come is at least named. */
+static void check_told(const char *text, const struct setting *fields)
+{
+	for (; fields->name; fields++) {
+		char among[64];
+
+		(void)snprintf(among, sizeof(among), ", %s", fields->name);
+		if (fields->type == SETTING_NOT_BUILT
+				? !strstr(text, fields->name)
+				: !is_told(text, fields->name) && !strstr(text, among))
+			fail_msg("packaging/postern.conf does not tell of %s", fields->name);
+		if (fields->fields)
+			check_told(text, fields->fields);
+	}
+}
+
+static void test_the_shipped_file_tells_of_every_setting(void **state)
+{
+	char *text = read_text("packaging/postern.conf");
+
+	(void)state;
+	check_told(text, schema);
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +340,8 @@ int main(void)
 		cmocka_unit_test(test_every_error_is_found),
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_the_shipped_file_parses),
+		cmocka_unit_test(test_the_shipped_file_tells_the_defaults),
+		cmocka_unit_test(test_the_shipped_file_tells_of_every_setting),
 		cmocka_unit_test(test_packed_files_come_out_as_they_went_in),
 	};
 
