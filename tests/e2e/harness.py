@@ -828,10 +828,10 @@ class Gateway(TempDir):
         return found
 
     def workers(self):
-        return [pid for pid, command in self.processes().items() if "worker" in command]
+        return [pid for pid, command in self.processes().items() if command.startswith("posternd: worker")]
 
     def scribe(self):
-        return next((pid for pid, command in self.processes().items() if "scribe" in command), None)
+        return next((pid for pid, command in self.processes().items() if command.startswith("posternd: scribe")), None)
 
     def kill(self):
         """SIGKILL for all of it, without a word."""
