@@ -193,6 +193,31 @@ class Fetch(Base):
         self.assertEqual(process.wait(10), -15)
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_a_context_with_a_token_command(self):
+        folder = self.pki.dir / "config" / "postern"
+        folder.mkdir(parents=True)
+        (folder / "config").write_text(f"""[other]
+url = https://127.0.0.1:1
+[prod]
+url = {self.gate.url}
+ca = {self.pki.ca}
+token_command = cat '{self.by_token["POSTERN_TOKEN_FILE"]}'
+[broken]
+url = {self.gate.url}
+ca = {self.pki.ca}
+token_command = echo x; exit 3
+""")
+        env = {"XDG_CONFIG_HOME": str(self.pki.dir / "config")}
+        done = self.fetch("-C", "prod", "heap", "-o", "-", env=env)
+        self.assertEqual((done.returncode, done.stdout), (0, "hello"), done.stderr)
+        done = postern("forward", "-C", "prod", "--", "curl", "-sS", "{url}/debug/pprof/heap", env=env)
+        self.assertEqual((done.returncode, done.stdout), (0, "hello"), done.stderr)
+        done = self.fetch("-C", "broken", "heap", env=env)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("token_command", done.stderr)
+        done = self.fetch("-C", "nosuch", "heap", env=env)
+        self.assertIn("[nosuch]", done.stderr)
+
     def test_errors_say_what_to_type(self):
         nobody = {key: value for key, value in self.by_cert.items() if key not in ("POSTERN_CERT", "POSTERN_KEY")}
         done = self.fetch("heap", env=nobody)
