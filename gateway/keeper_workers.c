@@ -52,6 +52,13 @@ static int find_free_index(const struct keeper *keeper, uint32_t *out)
 	return -1;
 }
 
+/* Nothing runs in it: the end of its control channel ends it, or else we do. */
+static void end_worker(struct child *child)
+{
+	child_close(child);
+	child->kill_ms = clock_boot_ms() + KILL_AFTER_MS;
+}
+
 static bool take_message(struct child *child, const struct ipc_message *message)
 {
 	if (message->fd >= 0)
@@ -59,7 +66,7 @@ static bool take_message(struct child *child, const struct ipc_message *message)
 	if (message->type == IPC_READY)
 		child->is_ready = true;
 	else if (message->type == IPC_DRAINED && child->is_draining)
-		child_close(child);
+		end_worker(child);
 	else
 		return false;
 	return true;
