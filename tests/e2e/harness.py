@@ -690,7 +690,8 @@ class Gateway(TempDir):
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             data = json.dumps(body) if isinstance(body, (dict, list)) else body
-            connection.request(method, path, data, headers)
+            with contextlib.suppress(BrokenPipeError):  # refused before all of it was sent
+                connection.request(method, path, data, headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
@@ -760,14 +761,14 @@ class Gateway(TempDir):
         """A TCP connection, nothing said yet."""
         return socket.create_connection(("127.0.0.1", port or self.port), 30)
 
-    def tls(self, cert=None, port=None):
+    def tls(self, cert=None, port=None, source=None):
         """A TLS connection; the handshake is done (under TLS 1.3 a refused certificate shows at the first
         read only)."""
-        return self.context(cert).wrap_socket(self.connect(port), server_hostname="127.0.0.1")
+        return self.context(cert).wrap_socket(self.connect(port, source), server_hostname="127.0.0.1")
 
-    def raw(self, data, cert=None, seconds=10, port=None):
+    def raw(self, data, cert=None, seconds=10, port=None, source=None):
         """Send bytes over TLS; everything that comes back until the end of the connection, or `seconds`."""
-        with self.tls(cert, port) as connection:
+        with self.tls(cert, port, source) as connection:
             connection.settimeout(seconds)
             received = b""
             try:
