@@ -757,9 +757,9 @@ class Gateway(TempDir):
     def get(self, path, **options):
         return self.request("GET", path, **options)
 
-    def connect(self, port=None):
+    def connect(self, port=None, source=None):
         """A TCP connection, nothing said yet."""
-        return socket.create_connection(("127.0.0.1", port or self.port), 30)
+        return socket.create_connection(("127.0.0.1", port or self.port), 30, (source, 0) if source else None)
 
     def tls(self, cert=None, port=None, source=None):
         """A TLS connection; the handshake is done (under TLS 1.3 a refused certificate shows at the first
