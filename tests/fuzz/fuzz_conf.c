@@ -13,10 +13,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* libconfig 1.5 forgets texts that stand where none may: some bytes for each bad file. */
-/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl37-c): LeakSanitizer's name */
+/* NOLINTNEXTLINE(readability-identifier-naming): LeakSanitizer's name */
 const char *__lsan_default_suppressions(void);
 
-/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl37-c): LeakSanitizer's name */
+/* NOLINTNEXTLINE(readability-identifier-naming): LeakSanitizer's name */
 const char *__lsan_default_suppressions(void)
 {
 	return "leak:strbuf_append\nleak:libconfig_yylex\n";
