@@ -15,7 +15,8 @@
 #include "gateway/stream.h"
 #include "gateway/tls.h"
 
-#define TOKENS_MAX 1024 /* verified ones that are remembered */
+#define TOKENS_MAX      1024 /* verified ones that are remembered */
+#define KEEPERS_TURN_MS UINT64_C(1000)
 
 static struct sv bucket_key(const struct addr *addr, struct addr *storage)
 {
@@ -285,6 +286,17 @@ static bool keep_while_open(struct conn *conn, void *arg)
 	       switch_is_open(((struct worker *)arg)->access, clock_boot_ms());
 }
 
+/* The keeper cuts what outlasts gateway.drain; a keeper that is stopped cannot. */
+static void cut_when_overdue(struct worker *worker, uint64_t now_ms)
+{
+	if (switch_is_open(worker->access, now_ms))
+		worker->closed_ms = 0;
+	else if (worker->closed_ms == 0)
+		worker->closed_ms = now_ms;
+	else if (now_ms - worker->closed_ms > worker->conf->gateway.drain_ms + KEEPERS_TURN_MS)
+		end_conns(worker, keep_none, NULL, "access-closed");
+}
+
 /* The time to live holds with a keeper that is stopped, too. */
 static void on_second(evutil_socket_t fd, short what, void *arg)
 {
@@ -294,6 +306,7 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	audit_queue_tick(worker->audit);
 	end_conns(worker, keep_while_open, worker, "");
+	cut_when_overdue(worker, clock_boot_ms());
 }
 
 static int open_loop(struct worker *worker, struct err *err)

@@ -49,6 +49,7 @@ struct worker {
 	uint64_t requests;  /* numbers of requests, counted up */
 	size_t running;     /* requests between `received` and their end */
 	bool draining, told_drained;
+	uint64_t closed_ms; /* since when access was seen closed; 0: it is open */
 };
 
 /* Nothing runs and no more will: tell the keeper, once. */

@@ -56,6 +56,19 @@ class Drain(unittest.TestCase):
     def setUp(self):
         self.backend = self.enterContext(SlowBackend())
 
+    def test_the_worker_cuts_when_the_keeper_is_stopped(self):
+        with self.gateway(drain="1s") as gate:
+            gate.open(ttl="2s")
+            running = Running(gate, self.backend)
+            gate.process.send_signal(signal.SIGSTOP)
+            try:
+                self.assertIsNone(running.end())
+                record = gate.wait_audit(event="cut")
+            finally:
+                gate.process.send_signal(signal.SIGCONT)
+            self.assertEqual(record["reason"], "access-closed")
+            gate.wait_audit(event="expired")
+
     def gateway(self, drain="20s"):
         return Gateway(PKI, targets={"t": self.backend}, conf={"gateway": {"drain": drain}})
 
