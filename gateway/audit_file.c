@@ -57,7 +57,8 @@ struct reader {
 	int fd;
 	off_t at; /* of window.ptr[0] in the file */
 	struct buf window;
-	uint64_t number; /* of lines given out */
+	uint64_t number;   /* of lines given out */
+	bool is_rewritten; /* the line of the kept head is another one */
 };
 
 enum line {
@@ -128,8 +129,16 @@ static off_t find_last_line(int fd, struct err *err)
 	return 0;
 }
 
+/* The line that the kept head is of, and another hash. */
+static bool is_other_line(const struct audit_head *head, const struct audit_head *kept)
+{
+	return head->seq == kept->seq && kept->seq > 0 &&
+	       memcmp(head->hash, kept->hash, sizeof(head->hash)) != 0;
+}
+
 /* Read to the end. LINE_END, LINE_TORN (the reader stands before it) or LINE_BAD. */
-static enum line read_chain(struct audit_chain *chain, struct reader *reader, struct err *err)
+static enum line read_chain(struct audit_chain *chain, struct reader *reader,
+	const struct audit_head *kept, struct err *err)
 {
 	for (;;) {
 		struct sv line;
@@ -145,6 +154,8 @@ static enum line read_chain(struct audit_chain *chain, struct reader *reader, st
 				(long long)reader->at);
 			return LINE_BAD;
 		}
+		reader->is_rewritten =
+			reader->is_rewritten || is_other_line(&chain->head, kept);
 		drop_line(reader, line);
 	}
 }
@@ -167,27 +178,24 @@ static int cut_torn(const struct reader *reader, const struct audit_file *file, 
 	return 0;
 }
 
-static void compare_heads(struct audit_file *file, const struct audit_head *kept, bool is_empty,
-	struct err *recovered)
+/* What the file says beside what was kept elsewhere. */
+static void compare_heads(struct audit_file *file, const struct audit_head *kept,
+	const struct reader *reader, struct err *recovered)
 {
 	struct audit_head *head = &file->chain.head;
 
 	if (kept->seq == 0)
 		return;
-	if (is_empty) {
+	if (reader->number == 0)
 		*head = *kept;
-		return;
-	}
-	if (head->seq < kept->seq)
+	else if (head->seq < kept->seq)
 		(void)err_set(recovered, ERR_INPUT,
-			"its end was cut off: it ends at line %llu, but line %llu was "
-			"written",
+			"its end was cut off: it ends at line %llu, but line %llu was written",
 			(unsigned long long)head->seq, (unsigned long long)kept->seq);
-	else if (head->seq == kept->seq &&
-		 memcmp(head->hash, kept->hash, sizeof(head->hash)) != 0)
+	else if (reader->is_rewritten)
 		(void)err_set(recovered, ERR_INPUT,
 			"it was rewritten: line %llu is not the one that was written",
-			(unsigned long long)head->seq);
+			(unsigned long long)kept->seq);
 }
 
 int audit_file_resume(struct audit_file *file, enum audit_check check,
@@ -205,10 +213,10 @@ int audit_file_resume(struct audit_file *file, enum audit_check check,
 		if (reader.at < 0)
 			goto out;
 	}
-	end = read_chain(&file->chain, &reader, err);
+	end = read_chain(&file->chain, &reader, kept, err);
 	if (end == LINE_BAD)
 		goto out;
-	compare_heads(file, kept, reader.number == 0, recovered);
+	compare_heads(file, kept, &reader, recovered);
 	if (reader.number == 0 && kept->seq > 0 && check == AUDIT_CHECK_ALL)
 		(void)err_set(recovered, ERR_INPUT,
 			"it is empty, but line %llu was written: the chain goes on from there",

@@ -232,6 +232,13 @@ static void test_kept_head(void **state)
 	assert_non_null(strstr(recovered.text, "rewritten"));
 	stage_close(&stage);
 
+	other = first; /* rewritten before, and longer than what was kept */
+	other.hash[0] = other.hash[0] == 'a' ? 'b' : 'a';
+	stage_open(&stage);
+	assert_int_equal(resume(&stage, AUDIT_CHECK_ALL, &other, &recovered, &err), 0);
+	assert_non_null(strstr(recovered.text, "rewritten"));
+	stage_close(&stage);
+
 	assert_int_equal(truncate(stage.path, 0), 0); /* a rotated log: the chain goes on */
 	stage_open(&stage);
 	assert_int_equal(resume(&stage, AUDIT_CHECK_TAIL, &last, &recovered, &err), 0);
