@@ -191,8 +191,8 @@ jwt = ( {{ issuer = "bench"; audience = "postern"; algorithms = [ "{algorithm}" 
   key_file = "{self.dir}/{key}"; }} );
 grants = ( {{ match = {{ scope = "pprof:read"; }}; targets = [ "*" ];
   profiles = [ "*", "cmdline" ]; }} );
-rate_limits = {{ per_address = {{ rate = 10000000.0; burst = 10000000; }};
-  per_identity = {{ rate = 10000000.0; burst = 10000000; }};
+rate_limits = {{ per_address = {{ rate = 100000.0; burst = 100000; }};
+  per_identity = {{ rate = 100000.0; burst = 100000; }};
   connections = 8000; connections_per_address = 8000; }};
 audit = {{ file = "{folder}/audit.jsonl"; sync = "{sync}"; }};
 log = {{ level = "warning"; }};
@@ -345,6 +345,8 @@ def main():
                 said = measure_idle(options.build, contestant, log)
                 results.append({"name": contestant.name, "test": "idle", "round": 0, **said})
                 print(f"idle {contestant.name}: {said}", file=sys.stderr)
+        if os.environ.get("KEEP"):
+            shutil.copytree(folder, os.environ["KEEP"], dirs_exist_ok=True)
         for contestant in field:
             contestant.stop()
             contestant.start(log)

@@ -162,7 +162,7 @@ static void end_request(struct load *load, struct connection *connection)
 	}
 }
 
-/* False when the connection has failed or the answer is whole. */
+/* False when there is nothing more to do until something happens. */
 static bool take_body(struct load *load, struct connection *connection, struct sv bytes)
 {
 	for (;;) {
@@ -175,7 +175,7 @@ static bool take_body(struct load *load, struct connection *connection, struct s
 		bytes.len -= used;
 		if (result == HTTP_DONE) {
 			end_request(load, connection);
-			return false;
+			return connection->state == CONNECTION_SENDING;
 		}
 		if (result == HTTP_BAD) {
 			fail(load, connection, "body");
