@@ -85,7 +85,7 @@ static int take_san(const GENERAL_NAME *name, char out[static CERT_TEXT_MAX], st
 	case GEN_URI:
 		if (take_text("URI:", name->d.uniformResourceIdentifier, out, err))
 			return -1;
-		if (has_dot_segment(out))
+		if (has_dot_segment(out + strlen("URI:")))
 			return err_set(err, ERR_DENIED,
 				"certificate: its URI has \".\" or \"..\" segments");
 		return 1;
@@ -102,9 +102,14 @@ static int take_san(const GENERAL_NAME *name, char out[static CERT_TEXT_MAX], st
 
 static int take_sans(X509 *x509, struct cert *out, struct err *err)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(x509, NID_subject_alt_name, NULL, NULL);
-	int uris = 0, rc = -1;
+	int critical, uris = 0, rc = -1;
+	GENERAL_NAMES *names = X509_get_ext_d2i(x509, NID_subject_alt_name, &critical, NULL);
 
+	/* One that is there twice or cannot be read must not make the CN the identity. */
+	if (!names && critical != -1)
+		return err_set(err, ERR_DENIED,
+			"certificate: its alternative names cannot be read, or are there "
+			"twice");
 	for (int i = 0; names && i < sk_GENERAL_NAME_num(names); i++) {
 		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
 		int taken;

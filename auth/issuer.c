@@ -89,15 +89,25 @@ static int take_secret(struct issuer *issuer, struct sv key, struct err *err)
 	return 0;
 }
 
+/* A daemon must not stop at a passphrase's prompt because of how a file looks. */
+static int no_passphrase(char *out, int size, int writing, void *arg)
+{
+	(void)out;
+	(void)size;
+	(void)writing;
+	(void)arg;
+	return -1;
+}
+
 /* From a public key, or the certificate that holds one. */
 static EVP_PKEY *read_public_key(struct sv pem)
 {
 	BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
-	EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+	EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, NULL) : NULL;
 	X509 *cert = NULL;
 
 	if (!key && bio && BIO_reset(bio) >= 0) {
-		cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+		cert = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
 		key = cert ? X509_get_pubkey(cert) : NULL;
 	}
 	X509_free(cert);
@@ -115,6 +125,18 @@ static int curve_of(const EVP_PKEY *key)
 			key, OSSL_PKEY_PARAM_GROUP_NAME, name, sizeof(name), NULL) != 1)
 		return 0;
 	return OBJ_txt2nid(name);
+}
+
+/* A point on its curve; a modulus and an exponent that are not trivial: with the exponent 1
+ * everybody can sign. */
+static bool is_sound(EVP_PKEY *key)
+{
+	EVP_PKEY_CTX *context = EVP_PKEY_CTX_new(key, NULL);
+	bool sound = context && EVP_PKEY_public_check(context) == 1;
+
+	EVP_PKEY_CTX_free(context);
+	ERR_clear_error();
+	return sound;
 }
 
 static int check_key(const struct issuer *issuer, const EVP_PKEY *key, struct err *err)
@@ -168,7 +190,7 @@ static int keep_public_key(struct issuer *issuer, EVP_PKEY *key, struct err *err
 static int take_public_key(struct issuer *issuer, struct sv pem, struct err *err)
 {
 	EVP_PKEY *key;
-	int rc = -1;
+	int rc;
 
 	if (holds(pem, "PRIVATE KEY"))
 		return err_set(err, ERR_INPUT,
@@ -178,7 +200,13 @@ static int take_public_key(struct issuer *issuer, struct sv pem, struct err *err
 	if (!key)
 		return err_set(err, ERR_INPUT,
 			"the key file is neither a PEM public key nor a PEM certificate");
-	if (check_key(issuer, key, err) == 0)
+	rc = check_key(issuer, key, err);
+	if (rc == 0 && !is_sound(key))
+		rc = err_set(err, ERR_INPUT,
+			"the public key is not sound (an exponent of 1, a point off the "
+			"curve): "
+			"make a new pair");
+	if (rc == 0)
 		rc = keep_public_key(issuer, key, err);
 	EVP_PKEY_free(key);
 	return rc;

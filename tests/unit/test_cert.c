@@ -8,11 +8,12 @@
 #include "auth/cert.h"
 
 #define CLIENT "clientAuth"
+#define TWICE  "TWICE "
 
 struct row {
 	const char *name;
 	const char *cn;      /* NULL: none */
-	const char *san;     /* NULL: none */
+	const char *san;     /* NULL: none; "TWICE …": the extension is there twice */
 	const char *purpose; /* NULL: no extended key usage */
 	int rc;
 	const char *said; /* principal, or part of the error */
@@ -47,8 +48,12 @@ static int make_cert(const struct row *row, unsigned char **der)
 				MBSTRING_UTF8, (const unsigned char *)row->cn, -1, -1, 0),
 			1);
 	assert_int_equal(X509_set_pubkey(cert, key), 1);
-	if (row->san)
+	if (row->san && strncmp(row->san, TWICE, strlen(TWICE)) == 0) {
+		add_extension(cert, NID_subject_alt_name, row->san + strlen(TWICE));
+		add_extension(cert, NID_subject_alt_name, row->san + strlen(TWICE));
+	} else if (row->san) {
 		add_extension(cert, NID_subject_alt_name, row->san);
+	}
 	if (row->purpose)
 		add_extension(cert, NID_ext_key_usage, row->purpose);
 	assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
@@ -78,6 +83,10 @@ static void test_identities(void **state)
 		{ "dots in a URI", "x", "URI:spiffe://x/a/../b", CLIENT, -1, "" },
 		{ "a dot in a URI", "x", "URI:spiffe://x/./b", CLIENT, -1, "" },
 		{ "dots at the end", "x", "URI:spiffe://x/a/..", CLIENT, -1, "" },
+		{ "dots first in a URI", "x", "URI:../a", CLIENT, -1, "segments" },
+		{ "names that are none", "x", "DER:0500", CLIENT, -1, "cannot be read" },
+		{ "names cut short", "x", "DER:30058204612e62", CLIENT, -1, "cannot be read" },
+		{ "names in two places", "x", TWICE "DNS:a.b", CLIENT, -1, "there twice" },
 		{ "no purpose", "x", "DNS:a.b", NULL, -1, "" },
 		{ "a server's purpose", "x", "DNS:a.b", "serverAuth", -1, "" },
 		{ "any purpose", "x", "DNS:a.b", "anyExtendedKeyUsage", -1, "" },

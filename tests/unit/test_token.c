@@ -1,9 +1,11 @@
 /* test_token.c - issuers and their keys, tokens and what is wrong with them, the cache. */
 #include "tests/unit/unit.h"
 
+#include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/hmac.h>
+#include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <string.h>
@@ -22,7 +24,7 @@ static const char secret[] = "0123456789abcdef0123456789abcdef";
 struct keys {
 	EVP_PKEY *ec, *ec384, *rsa, *rsa1024, *rogue;
 	char ec_pem[PEM_MAX], ec384_pem[PEM_MAX], rsa_pem[PEM_MAX], rsa1024_pem[PEM_MAX];
-	char private_pem[PEM_MAX];
+	char private_pem[PEM_MAX], exponent_1_pem[PEM_MAX], locked_pem[PEM_MAX];
 };
 
 static struct keys keys;
@@ -42,6 +44,41 @@ static void write_pem(EVP_PKEY *key, bool is_private, char out[static PEM_MAX])
 	BIO_free(bio);
 }
 
+/* The modulus of an RSA key with the exponent 1: every number is its own signature. */
+static void write_exponent_1(const EVP_PKEY *rsa, char out[static PEM_MAX])
+{
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	EVP_PKEY *key = NULL;
+	BIGNUM *n = NULL;
+	OSSL_PARAM *params;
+
+	assert_int_equal(EVP_PKEY_get_bn_param(rsa, OSSL_PKEY_PARAM_RSA_N, &n), 1);
+	assert_int_equal(OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n), 1);
+	assert_int_equal(OSSL_PARAM_BLD_push_uint(build, OSSL_PKEY_PARAM_RSA_E, 1), 1);
+	params = OSSL_PARAM_BLD_to_param(build);
+	assert_int_equal(EVP_PKEY_fromdata_init(context), 1);
+	assert_int_equal(EVP_PKEY_fromdata(context, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
+	write_pem(key, false, out);
+	EVP_PKEY_free(key);
+	OSSL_PARAM_free(params);
+	BN_free(n);
+	EVP_PKEY_CTX_free(context);
+	OSSL_PARAM_BLD_free(build);
+}
+
+/* A PEM block that asks for a passphrase: nobody is there to be asked. */
+static void write_locked(const char *pem, char out[static PEM_MAX])
+{
+	static const char begin[] = "-----BEGIN PUBLIC KEY-----\n";
+
+	assert_int_equal(strncmp(pem, begin, strlen(begin)), 0);
+	assert_true(snprintf(out, PEM_MAX,
+			    "%sProc-Type: 4,ENCRYPTED\n"
+			    "DEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n%s",
+			    begin, pem + strlen(begin)) < PEM_MAX);
+}
+
 static int make_keys(void **state)
 {
 	(void)state;
@@ -55,6 +92,8 @@ static int make_keys(void **state)
 	write_pem(keys.ec384, false, keys.ec384_pem);
 	write_pem(keys.rsa, false, keys.rsa_pem);
 	write_pem(keys.rsa1024, false, keys.rsa1024_pem);
+	write_exponent_1(keys.rsa, keys.exponent_1_pem);
+	write_locked(keys.ec_pem, keys.locked_pem);
 	return 0;
 }
 
@@ -175,6 +214,10 @@ static void test_issuers(void **state)
 		{ "EC for RSA", keys.ec_pem, NULL, "RSA key", { "RS256" }, -1 },
 		{ "small RSA", keys.rsa1024_pem, NULL, "1024 bits", { "RS256" }, -1 },
 		{ "a private key", keys.private_pem, NULL, "", { "ES256" }, -1 },
+		{ "RSA that everybody can sign for", keys.exponent_1_pem, NULL, "not sound",
+			{ "RS256" }, -1 },
+		{ "a passphrase to ask for", keys.locked_pem, NULL, "neither", { "ES256" },
+			-1 },
 		{ "PEM as a secret", keys.ec_pem, NULL, "PEM", { "HS256" }, -1 },
 		{ "short secret", "0123456789abcdef", NULL, "16 bytes", { "HS256" }, -1 },
 		{ "no key", "", NULL, "", { "ES256" }, -1 },
