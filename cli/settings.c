@@ -73,6 +73,9 @@ static const char *from_environment(const char *name)
 	return value && *value ? value : NULL;
 }
 
+/* What the file said. Settings are read once and used until the command ends. */
+static char *kept[SOURCES_LEN];
+
 /* One "key = value" of the wanted context. What a flag or the environment said stays. */
 static int take_line(struct settings *settings, struct sv line, struct err *err)
 {
@@ -90,7 +93,8 @@ static int take_line(struct settings *settings, struct sv line, struct err *err)
 				sources[i].key, sources[i].key);
 		if (*to)
 			return 0;
-		*to = strndup(value.ptr, value.len);
+		kept[i] = strndup(value.ptr, value.len);
+		*to = kept[i];
 		return *to ? 0 : err_set(err, ERR_NOMEM, "out of memory");
 	}
 	return err_set(err, ERR_INPUT,

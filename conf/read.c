@@ -246,8 +246,8 @@ static bool read_decimal(
 	if ((type != CONFIG_TYPE_FLOAT && type != CONFIG_TYPE_INT &&
 		    type != CONFIG_TYPE_INT64) ||
 		!(value > 0 && value <= 1e5)) {
-		complain(
-			reader, place.line, place.path, "it must be a number above 0 and at most 100000, as 20.0");
+		complain(reader, place.line, place.path,
+			"it must be a number above 0 and at most 100000, as 20.0");
 		return false;
 	}
 	memcpy(out, &value, sizeof(value));
