@@ -287,12 +287,13 @@ void connection_step(
 		connection_close(connection);
 	}
 	if (connection->state == CONNECTION_READING) {
-		/* A request that came together with the one before is here already. */
-		if (connection->in_len > 0)
-			take_request(connection, settings, now);
-		if (connection->state == CONNECTION_READING && read_some(connection))
+		if (read_some(connection))
 			take_request(connection, settings, now);
 	}
-	if (connection->state == CONNECTION_WRITING && write_some(connection))
+	while (connection->state == CONNECTION_WRITING && write_some(connection)) {
 		end_answer(connection, now);
+		/* A request that came together with this one is here already. */
+		if (connection->state == CONNECTION_READING && connection->in_len > 0)
+			take_request(connection, settings, now);
+	}
 }

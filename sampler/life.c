@@ -1,6 +1,7 @@
 /*
  * life.c - when the sampler starts, what becomes of it in forked children, and the public API.
  */
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,6 +24,7 @@
 #define STOP_WAIT_NS  UINT64_C(2000000000)
 
 static struct settings settings;
+static size_t tls_bytes; /* what the program's thread-local variables take of a stack */
 static struct server server;
 static atomic_bool running;                 /* a thread of this process runs the server */
 static atomic_flag busy = ATOMIC_FLAG_INIT; /* somebody is starting or stopping it */
@@ -40,6 +42,18 @@ static void *run_thread(void *unused)
 	return NULL;
 }
 
+static int add_tls(struct dl_phdr_info *info, size_t size, void *sum)
+{
+	(void)size;
+	for (size_t i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+
+		if (header->p_type == PT_TLS)
+			*(size_t *)sum += header->p_memsz + header->p_align;
+	}
+	return 0;
+}
+
 /* Our thread takes no signal of the program's, from its first instruction on. */
 static int start_thread(void)
 {
@@ -50,7 +64,7 @@ static int start_thread(void)
 
 	if (pthread_attr_init(&attributes))
 		return -1;
-	(void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+	(void)pthread_attr_setstacksize(&attributes, STACK_BYTES + tls_bytes);
 	(void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -90,6 +104,9 @@ static const char *start(void)
 
 	memset(&server, 0, sizeof(server));
 	server.settings = &settings;
+	/* glibc takes static TLS out of a thread's stack; in a forked child it is too late to ask. */
+	tls_bytes = 0;
+	(void)dl_iterate_phdr(add_tls, &tls_bytes);
 	if (!watching_forks && pthread_atfork(NULL, NULL, in_child) == 0)
 		watching_forks = true;
 	if (start_thread())
