@@ -108,8 +108,11 @@ static void take_client(int listener, uint64_t now)
 	int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	uint32_t uid = UINT32_MAX;
 
-	if (client < 0)
+	if (client < 0) {
+		/* Out of descriptors: the client stays in the queue, and we must not spin on it. */
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 		return;
+	}
 	if (!listener_admits(client, loop.server->settings, &uid)) {
 		turn_away(client, uid);
 		return;
