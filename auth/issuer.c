@@ -90,6 +90,7 @@ static int take_secret(struct issuer *issuer, struct sv key, struct err *err)
 }
 
 /* A daemon must not stop at a passphrase's prompt because of how a file looks. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): pem_password_cb */
 static int no_passphrase(char *out, int size, int writing, void *arg)
 {
 	if (size > 0)
