@@ -44,7 +44,7 @@ class Gperftools:
         pass
 
     def stacks(self, out, program):
-        text = subprocess.run(["go", "tool", "pprof", "-traces", str(program), str(out)], capture_output=True,
+        text = subprocess.run(["go", "tool", "pprof", "-traces", "-sample_index=samples", str(program), str(out)], capture_output=True,
                               text=True, check=True).stdout
         return parse_traces(text)
 
@@ -121,7 +121,9 @@ def parse_traces(text):
     """`go tool pprof -traces`: blocks of "   12   leaf", "        caller", …"""
     found = []
     for block in text.split("-----------+-------------------------------------------------------")[1:]:
-        lines = [line for line in block.splitlines() if line.strip() and not line.strip().startswith(("key", "bytes"))]
+        lines = [line for line in block.splitlines() if line.strip()]
+        while lines and not re.match(r"\s*\d+\s+\S", lines[0]):
+            lines.pop(0)  # labels stand above the count
         if not lines:
             continue
         first = lines[0].split(None, 1)
