@@ -25,9 +25,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+OWN_PATH = "/whoami"  # answered by the gate itself: recorded, but nothing dialled
 PATHS = {"k1": "/debug/pprof/cmdline", "k256": "/debug/pprof/heap", "m16": "/debug/pprof/allocs"}
 SIZES = {"k1": 1 << 10, "k256": 256 << 10, "m16": 16 << 20}
-CONNECTIONS = {"k1": 32, "k256": 8, "m16": 4, "new": 8}
+CONNECTIONS = {"k1": 32, "k256": 8, "m16": 4, "new": 8, "own": 32}
 SECRET = b"bench-hs256-secret-0123456789abcdef"
 
 
@@ -309,7 +310,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--tests", nargs="*", default=["k1", "new", "k256", "m16", "idle"])
+    parser.add_argument("--tests", nargs="*", default=["k1", "own", "new", "k256", "m16", "idle"])
     options = parser.parse_args()
     for program in ("nginx", "haproxy", "openssl", "taskset"):
         if not shutil.which(program):
@@ -333,9 +334,11 @@ def main():
                 if test == "idle":
                     continue
                 for contestant in field:
+                    if test == "own" and not contestant.name.startswith("postern"):
+                        continue
                     extra = ["--new"] if test == "new" else []
                     said = load(options.build, contestant, "--seconds", str(options.seconds), "--path",
-                                PATHS.get(test, PATHS["k1"]), "--connections", str(CONNECTIONS[test]),
+                                OWN_PATH if test == "own" else PATHS.get(test, PATHS["k1"]), "--connections", str(CONNECTIONS[test]),
                                 "--pids", ",".join(map(str, contestant.pids())), *extra)
                     results.append({"name": contestant.name, "test": test, "round": number, **said})
                     print(f"round {number + 1} {test:5} {contestant.name:18} {json.dumps(said)}",
@@ -357,6 +360,7 @@ def main():
     names = [contestant.name for contestant in field]
     bad = [r for r in results if r.get("unexpected") or r.get("errors")]
     table(results, names, "k1", "cpu_us", "1 KiB, kept connections: CPU us a request", ["nginx-tls", "haproxy-max", "haproxy-max-dial"])
+    table(results, names, "own", "cpu_us", "Answered by the gate itself, recorded, nothing dialled: CPU us a request", ["postern"])
     table(results, names, "k1", "rate", "1 KiB: requests a second", ["haproxy-max", "haproxy-max-dial"])
     table(results, names, "k1", "p99_us", "1 KiB: p99 us", ["haproxy-max", "haproxy-max-dial"])
     table(results, names, "new", "cpu_us", "New connection (handshake, request, close): CPU us", ["nginx-mtls", "haproxy-max"])
