@@ -1,4 +1,4 @@
-# labels: sampler
+# labels: sampler slow
 # timeout: 300
 """Programs as Debian ships them, doing their own work under `postern exec` while they are profiled: what they
 print, how they end, and which descriptors they have is as without."""

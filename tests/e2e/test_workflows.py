@@ -1,4 +1,4 @@
-# labels: sampler
+# labels: sampler slow
 # timeout: 300
 # serial
 """What one does with it: profiles through the gate while the service is under load, and long captures."""
@@ -33,7 +33,7 @@ class Load(unittest.TestCase):
         with Demo() as demo, Gateway(self.pki, {"vtp": demo}) as gate:
             gate.open()
             file = self.pki.path("load.pb.gz")
-            fetch = subprocess.Popen([BIN / "postern", "fetch", "--seconds", "6", "-o", file, "vtp/profile"],
+            fetch = subprocess.Popen([BIN / "postern", "fetch", "--seconds", "30", "-o", file, "vtp/profile"],
                                      stderr=subprocess.PIPE, env={**os.environ, **self.env(gate)})
             gate.wait_audit(event="received")
             load = run("ab", "-q", "-n", "10000", "-c", "100", f"{demo.url}/api/v1/courses", timeout=120)
