@@ -1,9 +1,9 @@
-# A folder is a module: all its .c files make one static library postern_FOLDER.
+# A folder is a module: all its .c files, those of its rooms too, make one static library postern_FOLDER.
 #   postern_module(acl LINK postern_base)
 #   postern_module(gateway EXCLUDE main\\.c$ LINK …)
 function(postern_module name)
 	cmake_parse_arguments(arg "" "" "LINK;EXCLUDE" ${ARGN})
-	file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
+	file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
 	foreach(pattern ${arg_EXCLUDE})
 		list(FILTER sources EXCLUDE REGEX ${pattern})
 	endforeach()

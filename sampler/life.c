@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "sampler/cpu.h"
+#include "sampler/collect/cpu.h"
+#include "sampler/collect/signal.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
-#include "sampler/ring.h"
-#include "sampler/server.h"
-#include "sampler/signal.h"
-#include "sampler/unwind.h"
+#include "sampler/serve/server.h"
+#include "sampler/store/ring.h"
+#include "sampler/unwind/unwind.h"
 
 #define STACK_BYTES   ((size_t)256 << 10)
 #define START_WAIT_NS UINT64_C(500000000)

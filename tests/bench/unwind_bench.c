@@ -13,7 +13,7 @@
 #include <libunwind.h>
 #endif
 
-#include "sampler/unwind.h"
+#include "sampler/unwind/unwind.h"
 
 #define ROUNDS 2000
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sampler/eh_frame.h"
+#include "sampler/unwind/eh_frame.h"
 
 #define ROWS_MAX   512
 #define TEXT_LIMIT 0x7fffffff

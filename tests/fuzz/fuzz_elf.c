@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sampler/elf.h"
+#include "sampler/names/elf.h"
 
 #define ARENA_BYTES ((size_t)8 << 20)
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "sampler/eh_frame.h"
+#include "sampler/unwind/eh_frame.h"
 
 #define CODE_START 0x1000
 #define CODE_LEN   0x40

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "profile/profile.h"
-#include "sampler/pprof.h"
+#include "sampler/write/pprof.h"
 
 #define ARENA_BYTES   ((size_t)1 << 30)
 #define PROFILE_BYTES ((size_t)1 << 20)

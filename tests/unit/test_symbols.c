@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "sampler/elf.h"
-#include "sampler/symbols.h"
+#include "sampler/names/elf.h"
+#include "sampler/names/symbols.h"
 
 #define ARENA_BYTES ((size_t)256 << 20)
 

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unwind.h>
 
-#include "sampler/unwind.h"
+#include "sampler/unwind/unwind.h"
 
 /* What libgcc's unwinder says, to compare with. */
 struct stack {

@@ -1,0 +1,191 @@
+#include "sampler/collect/signal.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+/* Real-time signals at the ends of the range are what programs and libraries take first. */
+#define FROM_THE_END 5
+
+/* What a timer carries: a capture's number, or with this bit a question's. */
+#define QUESTION 0x80000000U
+
+static int number;
+static _Atomic uint32_t capture;
+
+/*
+ * The one question that is under way. `state` is the question's own number (shifted) and where it
+ * stands: a thread that answers too late finds another number there and leaves it alone.
+ */
+enum {
+	ASKED = 1,
+	ANSWERING = 2,
+	ANSWERED = 3,
+	STAGE = 3,
+};
+
+static struct {
+	_Atomic uint32_t state;
+	struct ring_sample answer;
+} question;
+
+static void walk_sigsafe(const ucontext_t *context, struct ring_sample *out)
+{
+	struct unwind_regs regs;
+
+	unwind_regs_from_ucontext_sigsafe(context, &regs);
+	out->end = unwind_walk_sigsafe(&regs, out->pcs, UNWIND_DEPTH_MAX, &out->len);
+}
+
+static void take_sample_sigsafe(const siginfo_t *info, const ucontext_t *context)
+{
+	struct ring_sample *sample;
+
+	if ((uint32_t)info->si_value.sival_int !=
+			atomic_load_explicit(&capture, memory_order_relaxed) ||
+		info->si_value.sival_int == 0)
+		return;
+	sample = ring_claim_sigsafe();
+	if (!sample)
+		return;
+	sample->tid = (uint32_t)gettid();
+	sample->weight = 1 + (uint32_t)info->si_overrun;
+	walk_sigsafe(context, sample);
+	ring_commit_sigsafe(sample);
+}
+
+static void answer_sigsafe(const siginfo_t *info, const ucontext_t *context)
+{
+	uint32_t asked = ((uint32_t)info->si_value.sival_int & ~QUESTION) << 2 | ASKED;
+
+	if (!atomic_compare_exchange_strong(
+		    &question.state, &asked, (asked & ~(uint32_t)STAGE) | ANSWERING))
+		return;
+	question.answer.tid = (uint32_t)gettid();
+	question.answer.weight = 1;
+	walk_sigsafe(context, &question.answer);
+	atomic_store(&question.state, (asked & ~(uint32_t)STAGE) | ANSWERED);
+}
+
+static void on_signal_sigsafe(int received, siginfo_t *info, void *context)
+{
+	(void)received;
+	if (info->si_code != SI_TIMER)
+		return; /* somebody else's */
+	if ((uint32_t)info->si_value.sival_int & QUESTION)
+		answer_sigsafe(info, context);
+	else
+		take_sample_sigsafe(info, context);
+}
+
+static bool is_free(int candidate)
+{
+	struct sigaction action;
+
+	return sigaction(candidate, NULL, &action) == 0 && action.sa_handler == SIG_DFL;
+}
+
+int signal_open(struct err *err)
+{
+	struct sigaction action = { .sa_sigaction = on_signal_sigsafe,
+		.sa_flags = SA_SIGINFO | SA_RESTART };
+
+	if (number)
+		return 0;
+	for (int candidate = SIGRTMAX - FROM_THE_END; candidate > SIGRTMIN; candidate--) {
+		if (!is_free(candidate))
+			continue;
+		if (sigaction(candidate, &action, NULL))
+			return err_sys(err, "signal %d", candidate);
+		number = candidate;
+		return 0;
+	}
+	return err_set(err, ERR_SYSTEM, "the program uses every real-time signal itself");
+}
+
+int signal_number(void)
+{
+	return number;
+}
+
+bool signal_is_ours(void)
+{
+	struct sigaction action;
+
+	return sigaction(number, NULL, &action) == 0 &&
+	       action.sa_sigaction == on_signal_sigsafe;
+}
+
+void signal_set_capture(uint32_t value)
+{
+	atomic_store(&capture, value);
+}
+
+/*
+ * By a timer that expires at once, and not by a signal queued by hand: should the thread be about to
+ * run another program, the kernel drops what timers have sent, while a queued signal would end that
+ * program.
+ */
+static bool send_question(uint32_t tid, uint32_t asked, int *timer)
+{
+	struct sigevent event;
+	struct itimerspec at_once = { .it_value.tv_nsec = 1 };
+
+	memset(&event, 0, sizeof(event));
+	event.sigev_notify = SIGEV_THREAD_ID;
+	event.sigev_signo = number;
+	event.sigev_value.sival_int = (int)(asked | QUESTION);
+	event._sigev_un._tid = (pid_t)tid;
+	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, timer))
+		return false;
+	if (syscall(SYS_timer_settime, *timer, 0, &at_once, NULL) == 0)
+		return true;
+	(void)syscall(SYS_timer_delete, *timer);
+	return false;
+}
+
+static bool await_answer(uint64_t give_up)
+{
+	struct timespec pause = { .tv_nsec = 20000 };
+
+	for (;;) {
+		uint32_t state = atomic_load(&question.state);
+
+		if ((state & STAGE) == ANSWERED)
+			return true;
+		/* Once it answers it will be done in microseconds: take nothing back then. */
+		if ((state & STAGE) == ASKED && clock_mono_ns() > give_up &&
+			atomic_compare_exchange_strong(&question.state, &state, 0))
+			return false;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
+bool signal_ask_stack(uint32_t tid, unsigned wait_ms, struct ring_sample *out)
+{
+	static uint32_t asked;
+	bool answered;
+	int timer;
+
+	asked = (asked + 1) & 0x1fffffff;
+	atomic_store(&question.state, asked << 2 | ASKED);
+	if (!send_question(tid, asked, &timer))
+		return false;
+	answered = await_answer(clock_mono_ns() + wait_ms * UINT64_C(1000000));
+	(void)syscall(SYS_timer_delete, timer);
+	if (answered)
+		memcpy(out, &question.answer, sizeof(*out));
+	return answered;
+}
+
+void signal_after_fork(void)
+{
+	atomic_store(&capture, 0);
+	atomic_store(&question.state, 0);
+}

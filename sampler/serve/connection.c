@@ -1,0 +1,299 @@
+#include "sampler/serve/connection.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "http/query.h"
+#include "http/status.h"
+#include "sampler/collect/cpu.h"
+
+#define ARENA_BYTES  ((size_t)2 << 30)
+#define IDLE_NS      UINT64_C(60000000000)
+#define BODY_MAX     ((size_t)1 << 20)
+#define HEAD_OUT_MAX 1024
+
+static const struct http_policy policy = {
+	.target_bytes = 8192,
+	.head_bytes = CONNECTION_IN_MAX,
+	.body_bytes = BODY_MAX,
+	.allow_http10 = true,
+};
+
+void connection_begin(struct connection *connection, int socket, uint64_t now)
+{
+	connection->state = CONNECTION_READING;
+	connection->socket = socket;
+	connection->deadline_ns = now + IDLE_NS;
+	connection->close_after = false;
+	connection->in_len = 0;
+	connection->arena = (struct arena){ 0 };
+}
+
+void connection_close(struct connection *connection)
+{
+	if (connection->state == CONNECTION_CAPTURING)
+		(void)cpu_stop();
+	(void)close(connection->socket);
+	arena_close(&connection->arena);
+	connection->state = CONNECTION_FREE;
+}
+
+short connection_events(const struct connection *connection)
+{
+	switch (connection->state) {
+	case CONNECTION_READING:
+		return POLLIN;
+	case CONNECTION_WRITING:
+		return POLLOUT;
+	case CONNECTION_CAPTURING:
+		return POLLRDHUP; /* a client that has gone ends its capture */
+	case CONNECTION_FREE:
+		break;
+	}
+	return 0;
+}
+
+static void add_field(struct buf *head, const char *name, const char *value)
+{
+	if (!value)
+		return;
+	buf_add_cstr(head, name);
+	buf_add_cstr(head, ": ");
+	buf_add_cstr(head, value);
+	buf_add_cstr(head, "\r\n");
+}
+
+static void begin_answer(struct connection *connection, uint64_t now)
+{
+	const struct answer *answer = &connection->answer;
+	struct buf *head = &connection->head;
+
+	connection->state = CONNECTION_WRITING;
+	connection->deadline_ns = now + IDLE_NS;
+	connection->sent = 0;
+	if (arena_buf(&connection->arena, HEAD_OUT_MAX, head)) {
+		connection->close_after = true;
+		*head = (struct buf){ 0 };
+		connection->answer.body = (struct buf){ 0 };
+		return;
+	}
+	buf_add_cstr(head, "HTTP/1.1 ");
+	buf_add_u64(head, answer->status);
+	buf_add_byte(head, ' ');
+	buf_add_cstr(head, http_reason(answer->status));
+	buf_add_cstr(head, "\r\n");
+	add_field(head, "Content-Type", answer->content_type);
+	add_field(head, "X-Content-Type-Options", "nosniff");
+	add_field(head, "X-Go-Pprof", answer->is_error ? "1" : NULL);
+	add_field(head, "Location", answer->location);
+	add_field(head, "Allow", answer->allow);
+	if (answer->filename) {
+		buf_add_cstr(head, "Content-Disposition: attachment; filename=\"");
+		buf_add_cstr(head, answer->filename);
+		buf_add_cstr(head, "\"\r\n");
+	}
+	buf_add_cstr(head, "Content-Length: ");
+	buf_add_u64(head, answer->body.len);
+	buf_add_cstr(head, "\r\n");
+	if (connection->close_after)
+		add_field(head, "Connection", "close");
+	else if (connection->is_http10)
+		add_field(head, "Connection", "keep-alive");
+	buf_add_cstr(head, "\r\n");
+}
+
+static void refuse(
+	struct connection *connection, unsigned status, const char *text, uint64_t now)
+{
+	connection->close_after = true;
+	answer_error(&connection->arena, &connection->answer, status, text);
+	begin_answer(connection, now);
+}
+
+/* Compares in a time that does not depend on where the texts differ. */
+static bool is_token(struct sv given, const char *wanted)
+{
+	size_t len = strlen(wanted);
+	unsigned differing = given.len != len;
+
+	for (size_t i = 0; i < given.len; i++)
+		differing |= (unsigned char)given.ptr[i] ^ (unsigned char)wanted[i % len];
+	return differing == 0;
+}
+
+static bool shows_token(const struct http_request *request, const struct settings *settings)
+{
+	struct sv rest = request->authorization, scheme;
+
+	if (!settings->requires_token)
+		return true;
+	if (!request->has_authorization)
+		return false;
+	scheme = sv_cut(&rest, ' ');
+	return sv_is_nocase(scheme, SV("Bearer")) && is_token(sv_trim(rest), settings->token);
+}
+
+/* A web page must not reach us by a name that it lets point here. */
+static bool has_loopback_host(const struct http_request *request)
+{
+	struct sv name, port;
+
+	if (request->host.len == 0)
+		return request->minor_version == 0;
+	return http_host_split(request->host, &name, &port) && http_host_is_loopback(name);
+}
+
+static void ask(struct connection *connection, const struct settings *settings,
+	const struct http_request *request, uint64_t now)
+{
+	struct question question = {
+		.request = request,
+		.body = { connection->in + request->head_len, (size_t)request->content_length },
+		.arena = &connection->arena,
+		.name = settings->name,
+	};
+	uint64_t capture_ms;
+
+	connection->is_head = request->method == HTTP_HEAD;
+	connection->is_http10 = request->minor_version == 0;
+	connection->close_after = request->close;
+	if (!has_loopback_host(request)) {
+		refuse(connection, 403, "Host is not a loopback name or address", now);
+		return;
+	}
+	if (!shows_token(request, settings)) {
+		refuse(connection, 401, "this server asks for a bearer token", now);
+		return;
+	}
+	if (endpoint_ask(&question, &connection->answer, &capture_ms) == ENDPOINT_CAPTURE) {
+		connection->state = CONNECTION_CAPTURING;
+		connection->deadline_ns = now + capture_ms * 1000000;
+		return;
+	}
+	begin_answer(connection, now);
+}
+
+static void take_request(
+	struct connection *connection, const struct settings *settings, uint64_t now)
+{
+	struct sv bytes = { connection->in, connection->in_len };
+	struct http_refusal refusal;
+	struct http_request request;
+	enum http_result result = http_request_parse(bytes, &policy, &request, &refusal);
+	size_t whole;
+
+	if (result == HTTP_MORE)
+		return;
+	if (!connection->arena.base && arena_open(&connection->arena, ARENA_BYTES) &&
+		arena_open(&connection->arena, ARENA_BYTES / 8)) {
+		connection_close(
+			connection); /* no address space is left: nothing can be said */
+		return;
+	}
+	if (result == HTTP_BAD) {
+		refuse(connection, refusal.status, refusal.detail, now);
+		return;
+	}
+	whole = request.head_len + (size_t)request.content_length;
+	if (whole > sizeof(connection->in)) {
+		refuse(connection, 413, "the addresses are too many: ask for them in parts",
+			now);
+		return;
+	}
+	if (connection->in_len < whole)
+		return;
+	ask(connection, settings, &request, now);
+	connection->in_len -= whole;
+	memmove(connection->in, connection->in + whole, connection->in_len);
+}
+
+static bool read_some(struct connection *connection)
+{
+	ssize_t got = recv(connection->socket, connection->in + connection->in_len,
+		sizeof(connection->in) - connection->in_len, 0);
+
+	if (got > 0)
+		connection->in_len += (size_t)got;
+	else if (got == 0 || errno != EAGAIN)
+		connection_close(connection);
+	return got > 0;
+}
+
+/* True when the whole answer is out. */
+static bool write_some(struct connection *connection)
+{
+	size_t head = connection->head.len;
+	size_t body = connection->is_head ? 0 : connection->answer.body.len;
+
+	while (connection->sent < head + body) {
+		bool in_head = connection->sent < head;
+		size_t at = in_head ? connection->sent : connection->sent - head;
+		struct iovec parts[2] = {
+			{ in_head ? connection->head.ptr + at : NULL, in_head ? head - at : 0 },
+			{ connection->answer.body.ptr + (in_head ? 0 : at),
+				in_head ? body : body - at },
+		};
+		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+		ssize_t put = sendmsg(connection->socket, &message, MSG_NOSIGNAL);
+
+		if (put < 0) {
+			if (errno != EAGAIN)
+				connection_close(connection);
+			return false;
+		}
+		connection->sent += (size_t)put;
+	}
+	return true;
+}
+
+static void end_answer(struct connection *connection, uint64_t now)
+{
+	arena_close(&connection->arena);
+	if (connection->close_after) {
+		(void)shutdown(connection->socket, SHUT_WR);
+		connection_close(connection);
+		return;
+	}
+	connection->state = CONNECTION_READING;
+	connection->deadline_ns = now + IDLE_NS;
+}
+
+static void end_capture(struct connection *connection, uint64_t now)
+{
+	endpoint_captured(&connection->arena, &connection->answer);
+	begin_answer(connection, now);
+}
+
+static bool client_is_gone(const struct connection *connection)
+{
+	struct pollfd poll_one = { .fd = connection->socket, .events = POLLRDHUP };
+
+	return poll(&poll_one, 1, 0) > 0 && poll_one.revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
+void connection_step(
+	struct connection *connection, const struct settings *settings, uint64_t now)
+{
+	if (connection->state == CONNECTION_CAPTURING) {
+		if (client_is_gone(connection))
+			connection_close(connection);
+		else if (now >= connection->deadline_ns)
+			end_capture(connection, now);
+	} else if (now >= connection->deadline_ns) {
+		connection_close(connection);
+	}
+	if (connection->state == CONNECTION_READING) {
+		if (read_some(connection))
+			take_request(connection, settings, now);
+	}
+	while (connection->state == CONNECTION_WRITING && write_some(connection)) {
+		end_answer(connection, now);
+		/* A request that came together with this one is here already. */
+		if (connection->state == CONNECTION_READING && connection->in_len > 0)
+			take_request(connection, settings, now);
+	}
+}

@@ -1,0 +1,48 @@
+/*
+ * connection.h - one client of the loopback server: read a request, answer it, read the next.
+ */
+#ifndef SAMPLER_CONNECTION_H
+#define SAMPLER_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sampler/serve/endpoint.h"
+#include "sampler/settings.h"
+
+enum connection_state {
+	CONNECTION_FREE = 0,
+	CONNECTION_READING,
+	CONNECTION_CAPTURING, /* until `deadline_ns`, or until the client goes away */
+	CONNECTION_WRITING,
+};
+
+#define CONNECTION_IN_MAX ((size_t)16 << 10)
+
+struct connection {
+	enum connection_state state;
+	int socket;
+	uint64_t
+		deadline_ns; /* of reading or writing, too: an idle client does not hold a place */
+	bool close_after, is_head, is_http10;
+	struct arena arena; /* of the request that is being answered */
+	struct answer answer;
+	struct buf head;
+	size_t sent; /* of head and body together */
+	size_t in_len;
+	char in[CONNECTION_IN_MAX];
+};
+
+void connection_begin(struct connection *connection, int socket, uint64_t now);
+
+/* Go on as far as it goes without waiting. */
+void connection_step(
+	struct connection *connection, const struct settings *settings, uint64_t now);
+
+/* What poll() shall wait for. */
+short connection_events(const struct connection *connection);
+
+/* Cuts a capture that it had begun. */
+void connection_close(struct connection *connection);
+
+#endif

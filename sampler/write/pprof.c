@@ -1,0 +1,414 @@
+#include "sampler/write/pprof.h"
+
+#include <string.h>
+#define ZLIB_CONST
+#include <zlib.h>
+
+#define SECTION_BYTES_MAX \
+	((size_t)64 << 20) /* of samples, locations, functions, strings each */
+#define FIRST_SLOTS 1024
+
+/* Field numbers of profile.proto. */
+enum {
+	PROFILE_SAMPLE_TYPE = 1,
+	PROFILE_SAMPLE = 2,
+	PROFILE_MAPPING = 3,
+	PROFILE_LOCATION = 4,
+	PROFILE_FUNCTION = 5,
+	PROFILE_STRING_TABLE = 6,
+	PROFILE_TIME_NANOS = 9,
+	PROFILE_DURATION_NANOS = 10,
+	PROFILE_PERIOD_TYPE = 11,
+	PROFILE_PERIOD = 12,
+	PROFILE_COMMENT = 13,
+	PROFILE_DEFAULT_SAMPLE_TYPE = 14,
+	VALUE_TYPE_TYPE = 1,
+	VALUE_TYPE_UNIT = 2,
+	SAMPLE_LOCATION_ID = 1,
+	SAMPLE_VALUE = 2,
+	SAMPLE_LABEL = 3,
+	LABEL_KEY = 1,
+	LABEL_STR = 2,
+	LABEL_NUM = 3,
+	MAPPING_ID = 1,
+	MAPPING_MEMORY_START = 2,
+	MAPPING_MEMORY_LIMIT = 3,
+	MAPPING_FILE_OFFSET = 4,
+	MAPPING_FILENAME = 5,
+	MAPPING_BUILD_ID = 6,
+	MAPPING_HAS_FUNCTIONS = 7,
+	LOCATION_ID = 1,
+	LOCATION_MAPPING_ID = 2,
+	LOCATION_ADDRESS = 3,
+	LOCATION_LINE = 4,
+	LINE_FUNCTION_ID = 1,
+	FUNCTION_ID = 1,
+	FUNCTION_NAME = 2,
+	FUNCTION_SYSTEM_NAME = 3,
+	FUNCTION_FILENAME = 4,
+};
+
+/* An open-addressing table from a 64-bit key to a small number; 0 is an empty value. */
+struct index {
+	struct {
+		uint64_t key;
+		uint32_t value;
+	} * slots;
+
+	size_t cap, len;
+};
+
+struct pprof {
+	struct arena *arena;
+	struct symbols *symbols;
+	const struct pprof_settings *settings;
+	struct buf samples, locations, functions, strings;
+	struct index location_of; /* address, exact or not → location id */
+	struct index function_of; /* string id → function id */
+	struct index string_of;   /* hash of a text → string id */
+	uint32_t locations_len, functions_len, strings_len;
+	bool *module_used;
+	bool failed;
+};
+
+static void add_varint(struct buf *out, uint64_t value)
+{
+	char bytes[10];
+	size_t len = 0;
+
+	while (value >= 0x80) {
+		bytes[len++] = (char)(unsigned char)(value | 0x80);
+		value >>= 7;
+	}
+	bytes[len++] = (char)(unsigned char)value;
+	buf_add(out, bytes, len);
+}
+
+static void add_number(struct buf *out, unsigned field, uint64_t value)
+{
+	if (value == 0)
+		return; /* proto3's default */
+	add_varint(out, field << 3);
+	add_varint(out, value);
+}
+
+static void add_bytes(struct buf *out, unsigned field, struct sv bytes)
+{
+	add_varint(out, field << 3 | 2);
+	add_varint(out, bytes.len);
+	buf_add_sv(out, bytes);
+}
+
+/* The slot of a key: its own, or the empty one where it belongs. */
+static size_t probe(const struct index *index, uint64_t key)
+{
+	size_t at = (size_t)(key * 0x9e3779b97f4a7c15U >> 20) & (index->cap - 1);
+
+	while (index->slots[at].value && index->slots[at].key != key)
+		at = (at + 1) & (index->cap - 1);
+	return at;
+}
+
+static bool grow(struct pprof *pprof, struct index *index)
+{
+	struct index larger = { .cap = index->cap ? index->cap * 4 : FIRST_SLOTS,
+		.len = index->len };
+
+	larger.slots = arena_alloc(pprof->arena, larger.cap * sizeof(larger.slots[0]));
+	if (!larger.slots) {
+		pprof->failed = true;
+		return false;
+	}
+	for (size_t i = 0; i < index->cap; i++) {
+		if (index->slots[i].value)
+			larger.slots[probe(&larger, index->slots[i].key)] = index->slots[i];
+	}
+	*index = larger; /* the smaller one goes with the arena */
+	return true;
+}
+
+/* The place of a key's value; 0 there means that it is new. NULL without memory. */
+static uint32_t *find(struct pprof *pprof, struct index *index, uint64_t key)
+{
+	size_t at;
+
+	if (index->len * 2 >= index->cap && !grow(pprof, index))
+		return NULL;
+	at = probe(index, key);
+	if (!index->slots[at].value) {
+		index->slots[at].key = key;
+		index->len++;
+	}
+	return &index->slots[at].value;
+}
+
+static uint64_t hash_text(struct sv text)
+{
+	uint64_t hash = 14695981039346656037U;
+
+	for (size_t i = 0; i < text.len; i++)
+		hash = (hash ^ (unsigned char)text.ptr[i]) * 1099511628211U;
+	return hash;
+}
+
+/* Id of a string. Two texts with one 64-bit hash would share an id: at a million strings that is one
+ * chance in 10^7, and it costs a wrong name. */
+static uint64_t string_id(struct pprof *pprof, const char *text)
+{
+	struct sv view = sv_from_cstr(text);
+	uint32_t *id;
+
+	if (view.len == 0)
+		return 0;
+	id = find(pprof, &pprof->string_of, hash_text(view));
+	if (!id)
+		return 0;
+	if (!*id) {
+		*id = pprof->strings_len++;
+		add_bytes(&pprof->strings, PROFILE_STRING_TABLE, view);
+	}
+	return *id;
+}
+
+static uint64_t function_id(struct pprof *pprof, const char *name)
+{
+	char mem[64];
+	struct buf function;
+	uint64_t name_id = string_id(pprof, name);
+	uint32_t *id = find(pprof, &pprof->function_of, name_id + 1);
+
+	if (!id)
+		return 0;
+	if (!*id) {
+		*id = ++pprof->functions_len;
+		buf_init_fixed(&function, mem, sizeof(mem));
+		add_number(&function, FUNCTION_ID, *id);
+		add_number(&function, FUNCTION_NAME, name_id);
+		add_number(&function, FUNCTION_SYSTEM_NAME, name_id);
+		add_bytes(&pprof->functions, PROFILE_FUNCTION, buf_sv(&function));
+	}
+	return *id;
+}
+
+static void add_location(
+	struct pprof *pprof, uint32_t id, uint64_t mapping, uint64_t address, const char *name)
+{
+	char line_mem[16], mem[96];
+	struct buf line, location;
+
+	buf_init_fixed(&line, line_mem, sizeof(line_mem));
+	buf_init_fixed(&location, mem, sizeof(mem));
+	add_number(&line, LINE_FUNCTION_ID, function_id(pprof, name));
+	add_number(&location, LOCATION_ID, id);
+	add_number(&location, LOCATION_MAPPING_ID, mapping);
+	add_number(&location, LOCATION_ADDRESS, address);
+	add_bytes(&location, LOCATION_LINE, buf_sv(&line));
+	add_bytes(&pprof->locations, PROFILE_LOCATION, buf_sv(&location));
+}
+
+static uint64_t location_id(struct pprof *pprof, uintptr_t address)
+{
+	uint32_t *id = find(pprof, &pprof->location_of, address);
+	struct symbol symbol;
+
+	if (!id)
+		return 0;
+	if (!*id) {
+		*id = ++pprof->locations_len;
+		symbols_find(pprof->symbols, address, &symbol);
+		if (symbol.module < symbols_modules(pprof->symbols)) {
+			pprof->module_used[symbol.module] = true;
+			add_location(
+				pprof, *id, symbol.module + 1, symbol.address, symbol.name);
+		} else {
+			add_location(pprof, *id, 0, 0, symbol.name);
+		}
+	}
+	return *id;
+}
+
+struct pprof *pprof_open(
+	struct arena *arena, struct symbols *symbols, const struct pprof_settings *settings)
+{
+	struct pprof *pprof = arena_alloc(arena, sizeof(*pprof));
+
+	if (!pprof)
+		return NULL;
+	pprof->arena = arena;
+	pprof->symbols = symbols;
+	pprof->settings = settings;
+	pprof->module_used = arena_alloc(arena, symbols_modules(symbols) + 1);
+	if (!pprof->module_used || arena_buf(arena, SECTION_BYTES_MAX, &pprof->samples) ||
+		arena_buf(arena, SECTION_BYTES_MAX, &pprof->locations) ||
+		arena_buf(arena, SECTION_BYTES_MAX, &pprof->functions) ||
+		arena_buf(arena, SECTION_BYTES_MAX, &pprof->strings))
+		return NULL;
+	add_bytes(&pprof->strings, PROFILE_STRING_TABLE, SV("")); /* id 0 is the empty text */
+	pprof->strings_len = 1;
+	return pprof;
+}
+
+static void add_label(struct pprof *pprof, struct buf *sample, const struct pprof_label *label)
+{
+	char mem[48];
+	struct buf body;
+
+	buf_init_fixed(&body, mem, sizeof(mem));
+	add_number(&body, LABEL_KEY, string_id(pprof, label->key));
+	if (label->text)
+		add_number(&body, LABEL_STR, string_id(pprof, label->text));
+	else
+		add_number(&body, LABEL_NUM, (uint64_t)label->number);
+	add_bytes(sample, SAMPLE_LABEL, buf_sv(&body));
+}
+
+static void add_sample(struct pprof *pprof, struct sv location_ids, const int64_t *values,
+	const struct pprof_label *labels, size_t labels_len)
+{
+	char packed_mem[PPROF_VALUES_MAX * 10], mem[UINT16_MAX];
+	struct buf packed, sample;
+
+	buf_init_fixed(&packed, packed_mem, sizeof(packed_mem));
+	buf_init_fixed(&sample, mem, sizeof(mem));
+	for (size_t i = 0; i < pprof->settings->values_len; i++)
+		add_varint(&packed, (uint64_t)values[i]);
+	add_bytes(&sample, SAMPLE_LOCATION_ID, location_ids);
+	add_bytes(&sample, SAMPLE_VALUE, buf_sv(&packed));
+	for (size_t i = 0; i < labels_len; i++)
+		add_label(pprof, &sample, &labels[i]);
+	add_bytes(&pprof->samples, PROFILE_SAMPLE, buf_sv(&sample));
+	pprof->failed |= sample.failed;
+}
+
+void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64_t *values,
+	const struct pprof_label *labels, size_t labels_len)
+{
+	char mem[10 * 256];
+	struct buf ids;
+
+	buf_init_fixed(&ids, mem, sizeof(mem));
+	for (size_t i = 0; i < stack->len && i < 256; i++) {
+		/* A return address may be the first byte of the next function. */
+		uintptr_t address = stack->pcs[i] - (i == 0 && stack->leaf_is_exact ? 0 : 1);
+
+		add_varint(&ids, location_id(pprof, address));
+	}
+	add_sample(pprof, buf_sv(&ids), values, labels, labels_len);
+}
+
+void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *values)
+{
+	char mem[10];
+	struct buf ids;
+	uint32_t id = ++pprof->locations_len;
+
+	buf_init_fixed(&ids, mem, sizeof(mem));
+	add_location(pprof, id, 0, 0, function);
+	add_varint(&ids, id);
+	add_sample(pprof, buf_sv(&ids), values, NULL, 0);
+}
+
+static void add_value_type(
+	struct pprof *pprof, struct buf *out, unsigned field, struct pprof_value_type type)
+{
+	char mem[32];
+	struct buf body;
+
+	buf_init_fixed(&body, mem, sizeof(mem));
+	add_number(&body, VALUE_TYPE_TYPE, string_id(pprof, type.type));
+	add_number(&body, VALUE_TYPE_UNIT, string_id(pprof, type.unit));
+	add_bytes(out, field, buf_sv(&body));
+}
+
+static void add_mapping(struct pprof *pprof, struct buf *out, size_t index)
+{
+	const struct module *module = symbols_module(pprof->symbols, index);
+	char mem[128];
+	struct buf body;
+
+	buf_init_fixed(&body, mem, sizeof(mem));
+	add_number(&body, MAPPING_ID, index + 1);
+	add_number(&body, MAPPING_MEMORY_START, module->start);
+	add_number(&body, MAPPING_MEMORY_LIMIT, module->limit);
+	add_number(&body, MAPPING_FILE_OFFSET, module->file_offset);
+	add_number(&body, MAPPING_FILENAME, string_id(pprof, module->path));
+	add_number(&body, MAPPING_BUILD_ID, string_id(pprof, module->build_id));
+	add_number(&body, MAPPING_HAS_FUNCTIONS, 1);
+	add_bytes(out, PROFILE_MAPPING, buf_sv(&body));
+}
+
+/* All that is not samples, locations, functions or strings. */
+static void add_rest(struct pprof *pprof, struct buf *out)
+{
+	const struct pprof_settings *settings = pprof->settings;
+
+	for (size_t i = 0; i < settings->values_len; i++)
+		add_value_type(pprof, out, PROFILE_SAMPLE_TYPE, settings->values[i]);
+	/* By convention the first mapping is the program's. */
+	for (size_t i = 0; i < symbols_modules(pprof->symbols); i++) {
+		if (i == 0 || pprof->module_used[i])
+			add_mapping(pprof, out, i);
+	}
+	add_number(out, PROFILE_TIME_NANOS, (uint64_t)settings->time_unix_ns);
+	add_number(out, PROFILE_DURATION_NANOS, (uint64_t)settings->duration_ns);
+	add_value_type(pprof, out, PROFILE_PERIOD_TYPE, settings->period_type);
+	add_number(out, PROFILE_PERIOD, (uint64_t)settings->period);
+	for (size_t i = 0; i < PPROF_COMMENTS_MAX && settings->comments[i]; i++)
+		add_number(out, PROFILE_COMMENT, string_id(pprof, settings->comments[i]));
+	if (settings->default_sample_type)
+		add_number(out, PROFILE_DEFAULT_SAMPLE_TYPE,
+			string_id(pprof, settings->default_sample_type));
+}
+
+static voidpf zlib_alloc(voidpf arena, uInt items, uInt size)
+{
+	return arena_alloc(arena, (size_t)items * size);
+}
+
+static void zlib_free(voidpf arena, voidpf memory)
+{
+	(void)arena; /* given back whole */
+	(void)memory;
+}
+
+static bool compress_part(z_stream *stream, struct sv part, int flush, struct buf *out)
+{
+	stream->next_in = (const Bytef *)part.ptr;
+	stream->avail_in = (uInt)part.len;
+	do {
+		char *room = buf_reserve(out, 4096);
+
+		if (!room)
+			return false;
+		stream->next_out = (Bytef *)room;
+		stream->avail_out = 4096;
+		if (deflate(stream, flush) == Z_STREAM_ERROR)
+			return false;
+		buf_commit(out, 4096 - stream->avail_out);
+	} while (stream->avail_out == 0);
+	return true;
+}
+
+int pprof_finish(struct pprof *pprof, struct buf *out, struct err *err)
+{
+	z_stream stream = { .zalloc = zlib_alloc, .zfree = zlib_free, .opaque = pprof->arena };
+	struct buf rest;
+	bool whole;
+
+	if (arena_buf(pprof->arena, SECTION_BYTES_MAX, &rest))
+		return err_set(err, ERR_NOMEM, "out of memory for the profile");
+	add_rest(pprof, &rest);
+	if (pprof->failed || rest.failed || pprof->samples.failed || pprof->locations.failed ||
+		pprof->functions.failed || pprof->strings.failed)
+		return err_set(err, ERR_NOMEM, "the profile is too large");
+	/* 31: the largest window, and a gzip header. Level 1, as Go's. */
+	if (deflateInit2(&stream, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		return err_set(err, ERR_NOMEM, "out of memory for compressing the profile");
+	whole = compress_part(&stream, buf_sv(&rest), Z_NO_FLUSH, out) &&
+		compress_part(&stream, buf_sv(&pprof->samples), Z_NO_FLUSH, out) &&
+		compress_part(&stream, buf_sv(&pprof->locations), Z_NO_FLUSH, out) &&
+		compress_part(&stream, buf_sv(&pprof->functions), Z_NO_FLUSH, out) &&
+		compress_part(&stream, buf_sv(&pprof->strings), Z_FINISH, out);
+	(void)deflateEnd(&stream);
+	return whole ? 0 : err_set(err, ERR_NOMEM, "the profile is too large");
+}
