@@ -10,14 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
-#include "sampler/collect/cpu.h"
-#include "sampler/collect/signal.h"
+#include "sampler/collect/collect.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/serve/server.h"
-#include "sampler/store/ring.h"
-#include "sampler/unwind/unwind.h"
 
 #define STACK_BYTES   ((size_t)256 << 10)
 #define START_WAIT_NS UINT64_C(500000000)
@@ -33,10 +31,7 @@ static void *run_thread(void *unused)
 {
 	(void)unused;
 	if (server.parent) {
-		signal_after_fork();
-		ring_after_fork();
-		unwind_after_fork();
-		cpu_after_fork();
+		collect_after_fork();
 	}
 	server_run(&server);
 	return NULL;

@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "sampler/collect/signal.h"
 #include "sampler/proc/task.h"
+#include "sampler/store/depot.h"
+#include "sampler/store/labels.h"
 
 #define ARENA_BYTES   ((size_t)512 << 20)
 #define SCRATCH_BYTES ((size_t)1 << 20)
@@ -30,7 +32,7 @@ static struct {
 	struct arena arena, scratch;
 	struct timed *timed; /* sorted by tid */
 	size_t timed_len;
-	uint64_t began_ns, cpu_began_ns, next_scan_ns, next_refresh_ns;
+	uint64_t began_ns, cpu_began_ns, next_scan_ns, next_refresh_ns, dropped_before;
 	struct cpu_result result;
 } capture;
 
@@ -166,7 +168,7 @@ int cpu_start(struct err *err)
 	capture.number = (number & 0x7fffffff) ? (number & 0x7fffffff) : 1;
 	if (ring_open() || arena_open(&capture.arena, ARENA_BYTES) ||
 		arena_open(&capture.scratch, SCRATCH_BYTES) ||
-		stacks_open(&capture.result.stacks, &capture.arena)) {
+		tally_open(&capture.result.tally, &capture.arena)) {
 		close_arenas();
 		return err_set(err, ERR_NOMEM, "no memory for a CPU profile");
 	}
@@ -177,7 +179,7 @@ int cpu_start(struct err *err)
 		close_arenas();
 		return err_set(err, ERR_NOMEM, "no memory for a CPU profile");
 	}
-	(void)ring_dropped();
+	capture.dropped_before = ring_dropped();
 	capture.running = true;
 	capture.result.began_unix_ns = clock_unix_us() * 1000;
 	capture.began_ns = clock_mono_ns();
@@ -187,34 +189,41 @@ int cpu_start(struct err *err)
 	return 0;
 }
 
-static const char *name_of(uint32_t tid)
+/* The thread's labels, and its name as one of them. */
+static uint32_t labels_with_name(uint32_t tid, uint32_t labels)
 {
 	size_t at = place_of(tid);
 
-	return at < capture.timed_len && capture.timed[at].tid == tid ? capture.timed[at].name
-								      : "";
+	if (at == capture.timed_len || capture.timed[at].tid != tid)
+		return labels;
+	return labels_with_sigsafe(labels, labels_text_sigsafe(SV("thread")),
+		labels_text_sigsafe(sv_from_cstr(capture.timed[at].name)));
 }
 
-static void drain(void)
+static void take(const struct record *record)
 {
-	struct ring_sample sample;
+	struct tally_key key = { .stack = record->stack };
+	int64_t values[TALLY_VALUES] = { (int64_t)record->value,
+		(int64_t)record->value * CPU_PERIOD_NS };
 
-	while (ring_take(&sample)) {
-		capture.result.samples += sample.weight;
-		if (sample.end != UNWIND_COMPLETE)
-			capture.result.incomplete += sample.weight;
-		stacks_add(&capture.result.stacks, sample.pcs, sample.len, name_of(sample.tid),
-			sample.weight);
-	}
-	capture.result.dropped += ring_dropped();
+	if (!capture.running || record->kind != RECORD_CPU || record->other != capture.number)
+		return;
+	capture.result.samples += record->value;
+	if (depot_get(record->stack).end != UNWIND_COMPLETE)
+		capture.result.incomplete += record->value;
+	key.labels = labels_with_name(record->tid, record->labels);
+	tally_add(&capture.result.tally, &key, values, 1);
 }
 
-void cpu_poll(void)
+static unsigned period_ms(void)
 {
-	uint64_t now = clock_mono_ns();
+	return capture.running ? CPU_POLL_MS : 0;
+}
+
+static void poll_cpu(uint64_t now)
+{
 	struct err err;
 
-	drain();
 	if (now >= capture.next_scan_ns)
 		scan(now);
 	if (unwind_is_stale() && now >= capture.next_refresh_ns) {
@@ -230,17 +239,26 @@ const struct cpu_result *cpu_stop(void)
 	for (size_t i = 0; i < capture.timed_len; i++)
 		(void)syscall(SYS_timer_delete, capture.timed[i].timer);
 	signal_set_capture(0);
-	capture.running = false;
 	used = process_cpu_ns() - capture.cpu_began_ns;
-	drain();
+	collect_poll(clock_mono_ns());
+	capture.running = false;
+	capture.result.dropped = ring_dropped() - capture.dropped_before;
 	capture.result.duration_ns = clock_mono_ns() - capture.began_ns;
 	sampled = (capture.result.samples + capture.result.dropped) * CPU_PERIOD_NS;
 	capture.result.unseen_ns = used > sampled ? used - sampled : 0;
 	return &capture.result;
 }
 
-void cpu_after_fork(void)
+static void after_fork(void)
 {
 	capture.running = false;
 	close_arenas();
 }
+
+const struct collector cpu_collector = {
+	.name = "cpu",
+	.period_ms = period_ms,
+	.poll = poll_cpu,
+	.take = take,
+	.after_fork = after_fork,
+};

@@ -12,12 +12,13 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "sampler/store/stacks.h"
+#include "sampler/collect/collect.h"
+#include "sampler/store/tally.h"
 
 #define CPU_PERIOD_NS 10000000 /* 100 Hz, as Go's */
 
 struct cpu_result {
-	struct stacks stacks;
+	struct tally tally; /* values: samples, ns of CPU time */
 	uint64_t samples, incomplete, dropped;
 	uint64_t unseen_ns; /* CPU time of threads that were gone before they got a timer */
 	int64_t began_unix_ns;
@@ -29,14 +30,11 @@ bool cpu_is_running(void);
 /* Begin. -1 when one runs already, or the signal is not to be had. */
 int cpu_start(struct err *err);
 
-/* Take what was recorded, and look for new threads. To be called every CPU_POLL_MS. */
-void cpu_poll(void);
 #define CPU_POLL_MS 20
+
+extern const struct collector cpu_collector;
 
 /* End; the result is valid until the next start. */
 const struct cpu_result *cpu_stop(void);
-
-/* In a forked child: its parent's capture is not its own. */
-void cpu_after_fork(void);
 
 #endif

@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "sampler/store/depot.h"
+#include "sampler/store/ring.h"
+#include "sampler/store/self.h"
 
 /* Real-time signals at the ends of the range are what programs and libraries take first. */
 #define FROM_THE_END 5
@@ -32,32 +35,40 @@ enum {
 
 static struct {
 	_Atomic uint32_t state;
-	struct ring_sample answer;
+	uint32_t stack; /* the answer */
 } question;
 
-static void walk_sigsafe(const ucontext_t *context, struct ring_sample *out)
+static uint32_t walk_sigsafe(const ucontext_t *context)
 {
 	struct unwind_regs regs;
 
 	unwind_regs_from_ucontext_sigsafe(context, &regs);
-	out->end = unwind_walk_sigsafe(&regs, out->pcs, UNWIND_DEPTH_MAX, &out->len);
+	return depot_walk_sigsafe(&regs);
 }
 
 static void take_sample_sigsafe(const siginfo_t *info, const ucontext_t *context)
 {
-	struct ring_sample *sample;
+	struct record *record;
+	uint64_t now;
 
 	if ((uint32_t)info->si_value.sival_int !=
 			atomic_load_explicit(&capture, memory_order_relaxed) ||
 		info->si_value.sival_int == 0)
 		return;
-	sample = ring_claim_sigsafe();
-	if (!sample)
+	now = clock_mono_ns();
+	record = ring_claim_sigsafe();
+	if (!record)
 		return;
-	sample->tid = (uint32_t)gettid();
-	sample->weight = 1 + (uint32_t)info->si_overrun;
-	walk_sigsafe(context, sample);
-	ring_commit_sigsafe(sample);
+	*record = (struct record){
+		.kind = RECORD_CPU,
+		.tid = self_tid_sigsafe(),
+		.stack = walk_sigsafe(context),
+		.labels = self.labels,
+		.time_ns = now,
+		.value = 1 + (uint32_t)info->si_overrun,
+		.other = (uint32_t)info->si_value.sival_int,
+	};
+	ring_commit_sigsafe(record);
 }
 
 static void answer_sigsafe(const siginfo_t *info, const ucontext_t *context)
@@ -67,9 +78,7 @@ static void answer_sigsafe(const siginfo_t *info, const ucontext_t *context)
 	if (!atomic_compare_exchange_strong(
 		    &question.state, &asked, (asked & ~(uint32_t)STAGE) | ANSWERING))
 		return;
-	question.answer.tid = (uint32_t)gettid();
-	question.answer.weight = 1;
-	walk_sigsafe(context, &question.answer);
+	question.stack = walk_sigsafe(context);
 	atomic_store(&question.state, (asked & ~(uint32_t)STAGE) | ANSWERED);
 }
 
@@ -167,7 +176,7 @@ static bool await_answer(uint64_t give_up)
 	}
 }
 
-bool signal_ask_stack(uint32_t tid, unsigned wait_ms, struct ring_sample *out)
+bool signal_ask_stack(uint32_t tid, unsigned wait_ms, uint32_t *stack)
 {
 	static uint32_t asked;
 	bool answered;
@@ -180,7 +189,7 @@ bool signal_ask_stack(uint32_t tid, unsigned wait_ms, struct ring_sample *out)
 	answered = await_answer(clock_mono_ns() + wait_ms * UINT64_C(1000000));
 	(void)syscall(SYS_timer_delete, timer);
 	if (answered)
-		memcpy(out, &question.answer, sizeof(*out));
+		*stack = question.stack;
 	return answered;
 }
 

@@ -13,7 +13,6 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "sampler/store/ring.h"
 
 /* Choose a signal and install the handler, at the first call. */
 int signal_open(struct err *err);
@@ -28,8 +27,8 @@ bool signal_is_ours(void);
  * known by theirs. */
 void signal_set_capture(uint32_t value);
 
-/* Ask one thread for its stack, and wait at most `wait_ms`. False when it did not answer. */
-bool signal_ask_stack(uint32_t tid, unsigned wait_ms, struct ring_sample *out);
+/* Ask one thread for its stack (depot.h), and wait at most `wait_ms`. False when it did not answer. */
+bool signal_ask_stack(uint32_t tid, unsigned wait_ms, uint32_t *stack);
 
 /* In a forked child, before anything else here: forget what its parent had under way. */
 void signal_after_fork(void);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "sampler/collect/signal.h"
+#include "sampler/store/depot.h"
 
 #define STACK_BYTES_MAX ((size_t)64 << 10)
 #define PAGE            ((size_t)4096)
@@ -69,7 +70,7 @@ static const char *state_in_call(
 	if (call != SYS_futex)
 		return state;
 	for (size_t i = 0; i < len && i < 4; i++) {
-		symbols_find(symbols, pcs[i] - (i > 0), &symbol);
+		symbols_find(symbols, pcs[i] - 1, &symbol);
 		for (size_t k = 0; k < sizeof(locks) / sizeof(locks[0]); k++) {
 			if (strstr(symbol.name, locks[k].part))
 				return locks[k].state;
@@ -117,17 +118,21 @@ static bool read_sleeping(uint32_t tid, char *copy, struct thread *out, long *ca
 	regs.pc = before.pc;
 	regs.reg[7] = before.sp;
 	end = unwind_walk_copy(&regs, copy, size, out->pcs, UNWIND_DEPTH_MAX, &out->len);
+	if (out->len > 0)
+		out->pcs[0]++; /* the depot's way: like a return address */
 	return end == UNWIND_COMPLETE || end == UNWIND_DEPTH;
 }
 
 static bool ask(uint32_t tid, uint64_t give_up, struct thread *out)
 {
-	struct ring_sample answer;
+	struct depot_stack answer;
 	struct err err;
+	uint32_t stack;
 
 	if (signal_open(&err) || !signal_is_ours() || clock_mono_ns() > give_up ||
-		task_blocks(tid, signal_number()) || !signal_ask_stack(tid, ANSWER_MS, &answer))
+		task_blocks(tid, signal_number()) || !signal_ask_stack(tid, ANSWER_MS, &stack))
 		return false;
+	answer = depot_get(stack);
 	out->len = answer.len;
 	memcpy(out->pcs, answer.pcs, answer.len * sizeof(answer.pcs[0]));
 	return true;

@@ -11,14 +11,14 @@
 
 #include "sampler/names/symbols.h"
 #include "sampler/proc/task.h"
-#include "sampler/store/ring.h"
+#include "sampler/unwind/unwind.h"
 
 struct thread {
 	uint32_t tid;
 	char name[TASK_NAME_SIZE];
-	const char *state; /* "running", "IO wait", "sync.Mutex.Lock", … */
-	size_t len;        /* of the stack; 0: it could not be taken */
-	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	const char *state;               /* "running", "IO wait", "sync.Mutex.Lock", … */
+	size_t len;                      /* of the stack; 0: it could not be taken */
+	uintptr_t pcs[UNWIND_DEPTH_MAX]; /* as in depot.h */
 };
 
 /* All threads but the server, the calling request's own order being that of their ids. Lives in the

@@ -9,7 +9,6 @@
 
 #include "http/query.h"
 #include "http/status.h"
-#include "sampler/collect/cpu.h"
 
 #define ARENA_BYTES  ((size_t)2 << 30)
 #define IDLE_NS      UINT64_C(60000000000)
@@ -36,7 +35,7 @@ void connection_begin(struct connection *connection, int socket, uint64_t now)
 void connection_close(struct connection *connection)
 {
 	if (connection->state == CONNECTION_CAPTURING)
-		(void)cpu_stop();
+		connection->capture.kind->cut(&connection->capture);
 	(void)close(connection->socket);
 	arena_close(&connection->arena);
 	connection->state = CONNECTION_FREE;
@@ -155,8 +154,8 @@ static void ask(struct connection *connection, const struct settings *settings,
 		.body = { connection->in + request->head_len, (size_t)request->content_length },
 		.arena = &connection->arena,
 		.name = settings->name,
+		.now_ns = now,
 	};
-	uint64_t capture_ms;
 
 	connection->is_head = request->method == HTTP_HEAD;
 	connection->is_http10 = request->minor_version == 0;
@@ -169,9 +168,10 @@ static void ask(struct connection *connection, const struct settings *settings,
 		refuse(connection, 401, "this server asks for a bearer token", now);
 		return;
 	}
-	if (endpoint_ask(&question, &connection->answer, &capture_ms) == ENDPOINT_CAPTURE) {
+	if (endpoint_ask(&question, &connection->answer, &connection->capture) ==
+		ENDPOINT_CAPTURE) {
 		connection->state = CONNECTION_CAPTURING;
-		connection->deadline_ns = now + capture_ms * 1000000;
+		connection->deadline_ns = connection->capture.until_ns;
 		return;
 	}
 	begin_answer(connection, now);
@@ -264,7 +264,8 @@ static void end_answer(struct connection *connection, uint64_t now)
 
 static void end_capture(struct connection *connection, uint64_t now)
 {
-	endpoint_captured(&connection->arena, &connection->answer);
+	connection->capture.kind->end(
+		&connection->capture, &connection->arena, &connection->answer);
 	begin_answer(connection, now);
 }
 

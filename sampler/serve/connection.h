@@ -26,6 +26,7 @@ struct connection {
 		deadline_ns; /* of reading or writing, too: an idle client does not hold a place */
 	bool close_after, is_head, is_http10;
 	struct arena arena; /* of the request that is being answered */
+	struct capture capture;
 	struct answer answer;
 	struct buf head;
 	size_t sent; /* of head and body together */

@@ -25,32 +25,62 @@ struct question {
 	struct sv body; /* of POST */
 	struct arena *arena;
 	const char *name; /* of this process */
+	uint64_t now_ns;
+};
+
+/*
+ * A request whose answer takes time: until `until_ns`, or until its client goes away.  Any number may run
+ * at once.
+ */
+struct capture {
+	const struct capture_kind *kind;
+	void *state; /* the kind's own, in the connection's arena; the question is gone by then */
+	uint64_t until_ns;
+};
+
+struct capture_kind {
+	/* The time has come: fill in the answer. */
+	void (*end)(struct capture *capture, struct arena *arena, struct answer *answer);
+	/* The client has gone, or the server stops: let go of everything. */
+	void (*cut)(struct capture *capture);
 };
 
 enum endpoint_result {
 	ENDPOINT_ANSWERED = 0,
-	ENDPOINT_CAPTURE, /* a CPU capture was begun: answer it by endpoint_captured() */
+	ENDPOINT_CAPTURE, /* `capture` was filled in, and its kind has the rest to say */
 };
 
-/* `capture_ms` gets how long a capture shall last. */
-enum endpoint_result endpoint_ask(
-	const struct question *question, struct answer *answer, uint64_t *capture_ms);
+struct endpoint {
+	const char *name;        /* the path below /debug/pprof/ */
+	const char *description; /* on the index page; NULL: not shown there */
+	bool takes_post;
+	size_t (*count)(struct arena *arena); /* the number on the index page; NULL: 0 */
+	enum endpoint_result (*ask)(const struct question *question, struct answer *answer,
+		struct capture *capture);
+};
 
-/* The capture that endpoint_ask() began has ended. */
-void endpoint_captured(struct arena *arena, struct answer *answer);
+/* One for each file endpoint_….c; the list is in endpoint.c. */
+extern const struct endpoint endpoint_cmdline, endpoint_goroutine, endpoint_profile,
+	endpoint_symbol, endpoint_threads;
+
+enum endpoint_result endpoint_ask(
+	const struct question *question, struct answer *answer, struct capture *capture);
 
 /* An answer of one line, in Go's form for errors. */
 void answer_error(
 	struct arena *arena, struct answer *answer, unsigned status, const char *text);
 
-/* The endpoints that write stacks of threads (endpoint_goroutine.c). */
-void endpoint_goroutine(const struct question *question, int64_t debug, struct answer *answer);
+/* Begin a text of at most `max` bytes; an error answer instead when there is no memory. */
+void answer_text(struct arena *arena, struct answer *answer, size_t max);
+
+/* Begin an attachment: a profile or a trace. -1, and an error answer, when there is no memory. */
+int answer_attachment(struct arena *arena, struct answer *answer, const char *filename);
 
 /* A form value as Go reads it: absent or not a whole number is 0. */
 int64_t question_int(const struct question *question, struct sv name, bool *present);
 
-/* "0x" and lower-case digits. */
-void add_hex(struct buf *out, uint64_t value);
+/* The form value itself; "" when it is absent. */
+struct sv question_text(const struct question *question, struct sv name);
 
 #define ANSWER_BODY_MAX ((size_t)256 << 20)
 

@@ -5,70 +5,32 @@
 #include "base/clock.h"
 #include "sampler/collect/threads.h"
 #include "sampler/write/pprof.h"
+#include "sampler/write/text.h"
 
 /* Threads with one stack and one name, counted together. */
 struct group {
-	const struct thread *first;
+	struct thread *first;
 	uint64_t count;
 };
 
-static const char *path_of(struct symbols *symbols, const struct symbol *symbol)
+/* As the depot has it: the exact pc one further, like a return address. */
+static struct depot_stack stack_of(struct thread *thread)
 {
-	if (symbol->module == symbols_modules(symbols))
-		return "?";
-	return symbols_module(symbols, symbol->module)->path;
-}
+	struct depot_stack stack = { .len = thread->len, .pcs = thread->pcs };
 
-/* Go's "#	0xPC	func+0xOFF	file:line"; the module stands for the file. */
-static void add_frame(struct buf *out, struct symbols *symbols, uintptr_t pc)
-{
-	struct symbol symbol;
-
-	symbols_find(symbols, pc, &symbol);
-	buf_add_cstr(out, "#\t");
-	add_hex(out, symbol.address);
-	buf_add_byte(out, '\t');
-	buf_add_cstr(out, symbol.name);
-	buf_add_byte(out, '+');
-	add_hex(out, symbol.offset);
-	buf_add_byte(out, '\t');
-	buf_add_cstr(out, path_of(symbols, &symbol));
-	buf_add_cstr(out, ":0\n");
-}
-
-/* Inside a JSON string in a comment line; thread names may hold anything. */
-static void add_quoted(struct buf *out, const char *text)
-{
-	buf_add_byte(out, '"');
-	for (; *text; text++) {
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			buf_add_byte(out, '?');
-		else {
-			if (*text == '"' || *text == '\\')
-				buf_add_byte(out, '\\');
-			buf_add_byte(out, *text);
-		}
-	}
-	buf_add_byte(out, '"');
+	return stack;
 }
 
 static void add_group(struct buf *out, struct symbols *symbols, const struct group *group)
 {
-	const struct thread *thread = group->first;
-	struct symbol symbol;
+	struct depot_stack stack = stack_of(group->first);
 
 	buf_add_u64(out, group->count);
-	buf_add_cstr(out, " @");
-	for (size_t i = 0; i < thread->len; i++) {
-		buf_add_byte(out, ' ');
-		symbols_find(symbols, thread->pcs[i], &symbol);
-		add_hex(out, symbol.address);
-	}
+	text_addresses(out, symbols, stack);
 	buf_add_cstr(out, "\n# labels: {\"thread\":");
-	add_quoted(out, thread->name);
+	text_quoted(out, sv_from_cstr(group->first->name));
 	buf_add_cstr(out, "}\n");
-	for (size_t i = 0; i < thread->len; i++)
-		add_frame(out, symbols, thread->pcs[i] - (i > 0));
+	text_frames(out, symbols, stack);
 	buf_add_byte(out, '\n');
 }
 
@@ -78,7 +40,7 @@ static bool is_alike(const struct thread *a, const struct thread *b)
 	       memcmp(a->pcs, b->pcs, a->len * sizeof(a->pcs[0])) == 0;
 }
 
-static size_t group_threads(const struct thread *threads, size_t len, struct group *groups)
+static size_t group_threads(struct thread *threads, size_t len, struct group *groups)
 {
 	size_t groups_len = 0;
 
@@ -104,7 +66,7 @@ static size_t group_threads(const struct thread *threads, size_t len, struct gro
 }
 
 static void write_groups(const struct question *question, struct symbols *symbols,
-	const struct thread *threads, size_t len, struct buf *out)
+	struct thread *threads, size_t len, struct buf *out)
 {
 	struct group *groups = arena_alloc(question->arena, (len + 1) * sizeof(*groups));
 	size_t groups_len;
@@ -120,7 +82,7 @@ static void write_groups(const struct question *question, struct symbols *symbol
 }
 
 static void write_each(
-	struct symbols *symbols, const struct thread *threads, size_t len, struct buf *out)
+	struct symbols *symbols, struct thread *threads, size_t len, struct buf *out)
 {
 	for (size_t i = 0; i < len; i++) {
 		buf_add_cstr(out, i > 0 ? "\ngoroutine " : "goroutine ");
@@ -134,19 +96,19 @@ static void write_each(
 		for (size_t k = 0; k < threads[i].len; k++) {
 			struct symbol symbol;
 
-			symbols_find(symbols, threads[i].pcs[k] - (k > 0), &symbol);
+			symbols_find(symbols, threads[i].pcs[k] - 1, &symbol);
 			buf_add_cstr(out, symbol.name);
 			buf_add_cstr(out, "(...)\n\t");
-			buf_add_cstr(out, path_of(symbols, &symbol));
+			buf_add_cstr(out, text_path(symbols, &symbol));
 			buf_add_cstr(out, ":0 +");
-			add_hex(out, symbol.offset + (k > 0));
+			text_hex(out, symbol.offset + 1);
 			buf_add_byte(out, '\n');
 		}
 	}
 }
 
 static int write_proto(const struct question *question, struct symbols *symbols,
-	const struct thread *threads, size_t len, struct buf *out)
+	struct thread *threads, size_t len, struct buf *out)
 {
 	static const int64_t one = 1;
 	struct pprof_settings settings = {
@@ -165,7 +127,7 @@ static int write_proto(const struct question *question, struct symbols *symbols,
 
 		if (threads[i].len > 0)
 			pprof_add(pprof,
-				&(struct pprof_stack){ threads[i].pcs, threads[i].len, true },
+				&(struct pprof_stack){ threads[i].pcs, threads[i].len, false },
 				&one, labels, 2);
 		else
 			pprof_add_named(pprof, "[no stack]", &one);
@@ -173,28 +135,40 @@ static int write_proto(const struct question *question, struct symbols *symbols,
 	return pprof ? pprof_finish(pprof, out, &err) : -1;
 }
 
-void endpoint_goroutine(const struct question *question, int64_t debug, struct answer *answer)
+static enum endpoint_result ask(
+	const struct question *question, struct answer *answer, struct capture *capture)
 {
+	bool present;
+	int64_t debug = question_int(question, SV("debug"), &present);
 	struct symbols *symbols;
 	struct thread *threads;
 	struct err err;
 	size_t len;
 
-	*answer = (struct answer){ .status = 200, .content_type = "text/plain; charset=utf-8" };
-	if (arena_buf(question->arena, ANSWER_BODY_MAX, &answer->body) ||
-		symbols_open(question->arena, &symbols, &err) ||
-		threads_read(question->arena, symbols, &threads, &len)) {
+	(void)capture;
+	if (debug)
+		answer_text(question->arena, answer, ANSWER_BODY_MAX);
+	else
+		(void)answer_attachment(question->arena, answer, "goroutine");
+	if (answer->is_error)
+		return ENDPOINT_ANSWERED;
+	if (symbols_open(question->arena, &symbols, &err) ||
+		threads_read(question->arena, symbols, &threads, &len))
 		answer_error(question->arena, answer, 500, "the threads cannot be read");
-		return;
-	}
-	if (debug >= 2) {
+	else if (debug >= 2)
 		write_each(symbols, threads, len, &answer->body);
-	} else if (debug != 0) {
+	else if (debug != 0)
 		write_groups(question, symbols, threads, len, &answer->body);
-	} else {
-		answer->content_type = "application/octet-stream";
-		answer->filename = "goroutine";
-		if (write_proto(question, symbols, threads, len, &answer->body))
-			answer_error(question->arena, answer, 500, "the profile is too large");
-	}
+	else if (write_proto(question, symbols, threads, len, &answer->body))
+		answer_error(question->arena, answer, 500, "the profile is too large");
+	return ENDPOINT_ANSWERED;
 }
+
+const struct endpoint endpoint_goroutine = {
+	.name = "goroutine",
+	.description = "Stacks of all threads; debug=2 shows each with its state",
+	.count = threads_count,
+	.ask = ask,
+};
+
+const struct endpoint endpoint_threads = { .name = "threads", .ask = ask };

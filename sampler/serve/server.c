@@ -11,9 +11,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "sampler/collect/cpu.h"
+#include "sampler/collect/collect.h"
 #include "sampler/serve/connection.h"
 #include "sampler/serve/listener.h"
+#include "sampler/store/self.h"
 
 #define CONNECTIONS_MAX 16
 #define LISTENERS_MAX   2
@@ -126,23 +127,28 @@ static void take_client(int listener, uint64_t now)
 	(void)close(client);
 }
 
+static uint64_t sooner(uint64_t until, uint64_t other)
+{
+	return other < until ? other : until;
+}
+
 static int wait_ms(uint64_t now)
 {
 	uint64_t until = UINT64_MAX;
 
-	if (cpu_is_running())
-		return CPU_POLL_MS;
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
-		const struct connection *connection = &loop.connections[i];
-
-		if (connection->state != CONNECTION_FREE && connection->deadline_ns < until)
-			until = connection->deadline_ns;
-	}
 	if (loop.watch_parent_until_ns)
-		return CHILD_WAIT_MS;
+		until = now + CHILD_WAIT_MS * UINT64_C(1000000);
+	if (collect_wait_ms() > 0)
+		until = sooner(until, now + collect_wait_ms() * UINT64_C(1000000));
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+		if (loop.connections[i].state != CONNECTION_FREE)
+			until = sooner(until, loop.connections[i].deadline_ns);
+	}
 	if (until == UINT64_MAX)
 		return -1; /* nothing to do until somebody comes */
-	return until <= now ? 0 : (int)((until - now) / 1000000 % IDLE_POLL_MS) + 1;
+	if (until - now > IDLE_POLL_MS * UINT64_C(1000000))
+		return until > now ? IDLE_POLL_MS : 0;
+	return (int)((until - now + 999999) / 1000000);
 }
 
 static void turn(void)
@@ -162,9 +168,8 @@ static void turn(void)
 			.events = connection_events(&loop.connections[i]) };
 	}
 	(void)poll(polled, len, wait_ms(clock_mono_ns()));
-	if (cpu_is_running())
-		cpu_poll();
 	now = clock_mono_ns();
+	collect_poll(now);
 	for (size_t i = 0; i < len; i++) {
 		if (!owners[i] && polled[i].revents)
 			take_client(polled[i].fd, now);
@@ -189,6 +194,7 @@ void server_run(struct server *server)
 	memset(&loop, 0, sizeof(loop));
 	loop.server = server;
 	(void)prctl(PR_SET_NAME, "postern", 0, 0, 0);
+	self.inside = 1; /* for good: nothing that this thread does is to be recorded */
 	if (server->parent)
 		(void)nanosleep(&pause, NULL);
 	if (leave_descriptors(&server->err)) {

@@ -5,90 +5,99 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SLOTS ((size_t)1024) /* a power of two */
+#define SLOTS ((size_t)8192) /* a power of two */
 
 /*
  * `turn` says whose turn a slot is, counted in positions of the endless queue that the ring shows
  * a part of: equal to a position, the slot is free for the writer of that position; one more, it
  * is filled; SLOTS more, it was read and is free for the next round.  (The bounded queue of Dmitry
- * Vyukov, with one reader.)
+ * Vyukov, with one reader.)  Kept less the slot's own number, so that fresh memory is an empty ring
+ * whose pages need not be touched.
  */
 struct slot {
 	atomic_size_t turn;
-	struct ring_sample sample;
+	struct record record;
 };
 
-static struct slot *slots;
+static _Atomic(struct slot *) ring;
 static atomic_size_t write_position;
 static size_t read_position;
 static atomic_ulong dropped;
 
 int ring_open(void)
 {
-	if (slots)
+	struct slot *slots;
+
+	if (atomic_load(&ring))
 		return 0;
 	slots = mmap(NULL, SLOTS * sizeof(*slots), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (slots == MAP_FAILED) {
-		slots = NULL;
+	if (slots == MAP_FAILED)
 		return -1;
-	}
-	ring_after_fork();
+	atomic_store(&ring, slots);
 	return 0;
 }
 
 void ring_after_fork(void)
 {
-	for (size_t i = 0; slots && i < SLOTS; i++)
-		atomic_store(&slots[i].turn, i);
+	struct slot *slots = atomic_load(&ring);
+
+	/* A mapping of the parent's, half written: fresh pages in its place. */
+	if (slots)
+		(void)madvise(slots, SLOTS * sizeof(*slots), MADV_DONTNEED);
 	atomic_store(&write_position, 0);
 	read_position = 0;
 }
 
-struct ring_sample *ring_claim_sigsafe(void)
+struct record *ring_claim_sigsafe(void)
 {
+	struct slot *slots = atomic_load_explicit(&ring, memory_order_acquire);
 	size_t position = atomic_load_explicit(&write_position, memory_order_relaxed);
 
-	for (;;) {
-		struct slot *slot = &slots[position & (SLOTS - 1)];
-		size_t turn = atomic_load_explicit(&slot->turn, memory_order_acquire);
+	while (slots) {
+		size_t index = position & (SLOTS - 1);
+		struct slot *slot = &slots[index];
+		size_t turn = atomic_load_explicit(&slot->turn, memory_order_acquire) + index;
 
 		if (turn == position) {
 			if (atomic_compare_exchange_weak_explicit(&write_position, &position,
 				    position + 1, memory_order_relaxed, memory_order_relaxed))
-				return &slot->sample;
+				return &slot->record;
 		} else if (turn < position) {
-			atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
-			return NULL;
+			break;
 		} else {
 			position = atomic_load_explicit(&write_position, memory_order_relaxed);
 		}
 	}
+	atomic_fetch_add_explicit(&dropped, 1, memory_order_relaxed);
+	return NULL;
 }
 
-void ring_commit_sigsafe(struct ring_sample *sample)
+void ring_commit_sigsafe(struct record *record)
 {
 	struct slot *slot =
-		(struct slot *)(void *)((char *)sample - offsetof(struct slot, sample));
+		(struct slot *)(void *)((char *)record - offsetof(struct slot, record));
 
 	/* Only the claimer changes the turn of a claimed slot. */
 	atomic_fetch_add_explicit(&slot->turn, 1, memory_order_release);
 }
 
-bool ring_take(struct ring_sample *out)
+bool ring_take(struct record *out)
 {
-	struct slot *slot = &slots[read_position & (SLOTS - 1)];
+	struct slot *slots = atomic_load(&ring);
+	size_t index = read_position & (SLOTS - 1);
 
-	if (atomic_load_explicit(&slot->turn, memory_order_acquire) != read_position + 1)
+	if (!slots || atomic_load_explicit(&slots[index].turn, memory_order_acquire) + index !=
+			      read_position + 1)
 		return false;
-	memcpy(out, &slot->sample, offsetof(struct ring_sample, pcs));
-	memcpy(out->pcs, slot->sample.pcs, slot->sample.len * sizeof(out->pcs[0]));
-	atomic_store_explicit(&slot->turn, read_position + SLOTS, memory_order_release);
+	*out = slots[index].record;
+	atomic_store_explicit(
+		&slots[index].turn, read_position - index + SLOTS, memory_order_release);
 	read_position++;
 	return true;
 }
 
 uint64_t ring_dropped(void)
 {
-	return atomic_exchange_explicit(&dropped, 0, memory_order_relaxed);
+	return atomic_load_explicit(&dropped, memory_order_relaxed);
 }

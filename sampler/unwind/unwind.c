@@ -52,6 +52,17 @@ void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_
 		out->reg[i] = (uintptr_t)context->uc_mcontext.gregs[arch_context_index[i]];
 	out->pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
 	out->valid = ALL_REGISTERS;
+	out->pc_is_return = false;
+}
+
+void unwind_regs_of_frame_sigsafe(
+	struct unwind_regs *out, uintptr_t pc, uintptr_t cfa, const uintptr_t *frame)
+{
+	out->pc = pc;
+	out->reg[ARCH_SP] = cfa;
+	out->reg[ARCH_FP] = frame[0];
+	out->valid = 1U << ARCH_SP | 1U << ARCH_FP;
+	out->pc_is_return = true;
 }
 
 /* Extend the known bytes without a hole up to `to`. */
@@ -400,7 +411,7 @@ static enum unwind_end walk_frames_sigsafe(
 	bool outermost = false;
 
 	*len = doubts[BY_ROW].len = doubts[BY_SCAN].len = 0;
-	walk->pc_is_exact = true;
+	walk->pc_is_exact = !walk->regs.pc_is_return;
 	walk->set = table_set_enter_sigsafe();
 	do {
 		const struct unwind_row *row;

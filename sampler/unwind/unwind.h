@@ -32,12 +32,24 @@ struct unwind_regs {
 	uintptr_t pc;
 	uintptr_t reg[16]; /* the stack pointer among them */
 	uint32_t valid;    /* bits: which of reg[] are known */
+	bool pc_is_return; /* a return address: the call before it is what counts */
 };
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out);
 
+/* In an interposed function: the registers as they are in its caller after the call. A macro, since it is
+ * this very function's frame that counts. */
+#define UNWIND_REGS_OF_CALLER(out)                                                  \
+	unwind_regs_of_frame_sigsafe((out), (uintptr_t)__builtin_return_address(0), \
+		(uintptr_t)__builtin_dwarf_cfa(),                                   \
+		(const uintptr_t *)__builtin_frame_address(0))
+
+/* `frame` is where the frame pointer points to, with the caller's own at [0]. */
+void unwind_regs_of_frame_sigsafe(
+	struct unwind_regs *out, uintptr_t pc, uintptr_t cfa, const uintptr_t *frame);
+
 /*
- * Walk the calling thread's own stack from `regs`. `pcs` gets the exact pc first, then return
+ * Walk the calling thread's own stack from `regs`. `pcs` gets regs->pc first, then return
  * addresses; at most `max`. Async-signal-safe: no lock, no allocation, errno untouched.
  */
 enum unwind_end unwind_walk_sigsafe(

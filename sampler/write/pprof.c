@@ -4,6 +4,9 @@
 #define ZLIB_CONST
 #include <zlib.h>
 
+#include "sampler/store/depot.h"
+#include "sampler/store/labels.h"
+
 #define SECTION_BYTES_MAX \
 	((size_t)64 << 20) /* of samples, locations, functions, strings each */
 #define FIRST_SLOTS 1024
@@ -294,6 +297,31 @@ void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64
 		add_varint(&ids, location_id(pprof, address));
 	}
 	add_sample(pprof, buf_sv(&ids), values, labels, labels_len);
+}
+
+void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64_t *values,
+	const struct pprof_label *extra, size_t extra_len)
+{
+	struct depot_stack stack = depot_get(key->stack);
+	struct label_pair pairs[LABELS_SET_MAX];
+	struct pprof_label labels[LABELS_SET_MAX + PPROF_LABELS_MAX] = { { 0 } };
+	char texts[2 * LABELS_SET_MAX][LABELS_TEXT_MAX + 1];
+	size_t len = labels_of(key->labels, pairs);
+
+	for (size_t i = 0; i < len; i++) {
+		(void)sv_to_cstr(labels_text_of(pairs[i].key), texts[2 * i], sizeof(texts[0]));
+		(void)sv_to_cstr(
+			labels_text_of(pairs[i].value), texts[2 * i + 1], sizeof(texts[0]));
+		labels[i] =
+			(struct pprof_label){ .key = texts[2 * i], .text = texts[2 * i + 1] };
+	}
+	for (size_t i = 0; i < extra_len && i < PPROF_LABELS_MAX; i++)
+		labels[len++] = extra[i];
+	if (stack.len > 0)
+		pprof_add(pprof, &(struct pprof_stack){ stack.pcs, stack.len, false }, values,
+			labels, len);
+	else
+		pprof_add_named(pprof, "[no stack]", values);
 }
 
 void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *values)

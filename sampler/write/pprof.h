@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "sampler/memory/arena.h"
 #include "sampler/names/symbols.h"
+#include "sampler/store/tally.h"
 
 #define PPROF_VALUES_MAX   4
 #define PPROF_LABELS_MAX   8
@@ -54,6 +55,10 @@ struct pprof *pprof_open(
 /* Add one sample, with as many values as the settings name. */
 void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64_t *values,
 	const struct pprof_label *labels, size_t labels_len);
+
+/* Add a row of a tally: its stack, its labels, and `extra` ones of the profile's own. */
+void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64_t *values,
+	const struct pprof_label *extra, size_t extra_len);
 
 /* A sample of one made-up frame, for what was lost or cannot be shown. */
 void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *values);

@@ -1,0 +1,68 @@
+#include "sampler/write/text.h"
+
+void text_hex(struct buf *out, uint64_t value)
+{
+	char digits[16];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = "0123456789abcdef"[value & 15];
+		value >>= 4;
+	} while (value);
+	buf_add_cstr(out, "0x");
+	buf_add(out, digits + at, sizeof(digits) - at);
+}
+
+void text_quoted(struct buf *out, struct sv text)
+{
+	buf_add_byte(out, '"');
+	for (size_t i = 0; i < text.len; i++) {
+		char c = text.ptr[i];
+
+		if ((unsigned char)c < 0x20 || c == 0x7f) {
+			buf_add_byte(out, '?');
+			continue;
+		}
+		if (c == '"' || c == '\\')
+			buf_add_byte(out, '\\');
+		buf_add_byte(out, c);
+	}
+	buf_add_byte(out, '"');
+}
+
+const char *text_path(struct symbols *symbols, const struct symbol *symbol)
+{
+	if (symbol->module == symbols_modules(symbols))
+		return "?";
+	return symbols_module(symbols, symbol->module)->path;
+}
+
+void text_addresses(struct buf *out, struct symbols *symbols, struct depot_stack stack)
+{
+	struct symbol symbol;
+
+	buf_add_cstr(out, " @");
+	for (size_t i = 0; i < stack.len; i++) {
+		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
+		buf_add_byte(out, ' ');
+		text_hex(out, symbol.address + 1);
+	}
+}
+
+void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack stack)
+{
+	for (size_t i = 0; i < stack.len; i++) {
+		struct symbol symbol;
+
+		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
+		buf_add_cstr(out, "#\t");
+		text_hex(out, symbol.address);
+		buf_add_byte(out, '\t');
+		buf_add_cstr(out, symbol.name);
+		buf_add_byte(out, '+');
+		text_hex(out, symbol.offset);
+		buf_add_byte(out, '\t');
+		buf_add_cstr(out, text_path(symbols, &symbol));
+		buf_add_cstr(out, ":0\n");
+	}
+}
