@@ -24,6 +24,21 @@ static atomic_size_t write_position;
 static size_t read_position;
 static atomic_ulong dropped;
 
+static atomic_uint wanted_by[RECORD_KINDS];
+
+bool ring_is_wanted_sigsafe(enum record_kind kind)
+{
+	return atomic_load_explicit(&wanted_by[kind], memory_order_relaxed) != 0;
+}
+
+void ring_want(enum record_kind kind, bool wanted)
+{
+	if (wanted)
+		atomic_fetch_add(&wanted_by[kind], 1);
+	else
+		atomic_fetch_sub(&wanted_by[kind], 1);
+}
+
 int ring_open(void)
 {
 	struct slot *slots;
@@ -47,6 +62,8 @@ void ring_after_fork(void)
 		(void)madvise(slots, SLOTS * sizeof(*slots), MADV_DONTNEED);
 	atomic_store(&write_position, 0);
 	read_position = 0;
+	for (size_t i = 0; i < RECORD_KINDS; i++)
+		atomic_store(&wanted_by[i], 0);
 }
 
 struct record *ring_claim_sigsafe(void)

@@ -24,6 +24,7 @@ enum record_kind {
 	RECORD_LOG,    /* value: id of the text */
 	RECORD_LABELS, /* its labels changed: `labels` are the new ones */
 	RECORD_HEAP,   /* value: bytes in use, estimated */
+	RECORD_KINDS,
 };
 
 /* Why a thread waits. */
@@ -47,6 +48,13 @@ struct record {
 	uint64_t time_ns; /* CLOCK_MONOTONIC */
 	uint64_t value, other;
 };
+
+/*
+ * Which kinds somebody wants now.  Writers of anything but RECORD_CPU ask first: what nobody reads is not
+ * written.  Readers count: each that said true says false later.
+ */
+bool ring_is_wanted_sigsafe(enum record_kind kind);
+void ring_want(enum record_kind kind, bool wanted);
 
 /* Map the memory, at the first call. -1 without memory. */
 int ring_open(void);

@@ -158,6 +158,19 @@ static void records_come_out_in_order(void **state)
 	assert_true(ring_take(&out));
 }
 
+static void what_nobody_wants_is_not_wanted(void **state)
+{
+	(void)state;
+	assert_false(ring_is_wanted_sigsafe(RECORD_LOG));
+	ring_want(RECORD_LOG, true);
+	ring_want(RECORD_LOG, true);
+	ring_want(RECORD_LOG, false);
+	assert_true(ring_is_wanted_sigsafe(RECORD_LOG));
+	assert_false(ring_is_wanted_sigsafe(RECORD_BLOCK));
+	ring_want(RECORD_LOG, false);
+	assert_false(ring_is_wanted_sigsafe(RECORD_LOG));
+}
+
 static void label_sets(void **state)
 {
 	uint32_t route = labels_text_sigsafe(SV("route")),
@@ -212,6 +225,7 @@ int main(void)
 		cmocka_unit_test(stacks_have_numbers),
 		cmocka_unit_test(a_hook_sees_its_caller),
 		cmocka_unit_test(records_come_out_in_order),
+		cmocka_unit_test(what_nobody_wants_is_not_wanted),
 		cmocka_unit_test(label_sets),
 		cmocka_unit_test(equal_rows_are_added),
 	};
