@@ -76,6 +76,7 @@ fail:
 
 static char *run_query(sqlite3_stmt *statement, unsigned parameter)
 {
+	struct postern_region region = watch_begin("database");
 	char *answer = NULL;
 
 	if (sqlite3_bind_int64(statement, 1, parameter) == SQLITE_OK &&
@@ -85,6 +86,7 @@ static char *run_query(sqlite3_stmt *statement, unsigned parameter)
 		answer = text ? strdup(text) : NULL;
 	}
 	(void)sqlite3_reset(statement);
+	watch_end(&region);
 	return answer;
 }
 

@@ -12,6 +12,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* The sampler is there when somebody has put it there (`postern exec`), and not otherwise. */
+#define POSTERN_OPTIONAL
+#include "sampler/postern.h"
+
 /* The switches: SWITCH(NAME, "path's last part"). */
 #define DEMO_SWITCHES                        \
 	SWITCH(HOT, "hot")                   \
@@ -28,6 +32,17 @@ enum demo_switch {
 
 extern atomic_bool demo_switches[SWITCHES_LEN];
 extern atomic_bool demo_is_stopping;
+
+/* ---- watch.c: what an on-call engineer wants to see of us, told to the sampler if there is one */
+
+/* A region: "api", "database", "websocket". */
+struct postern_region watch_begin(const char *name);
+void watch_end(const struct postern_region *region);
+
+/* Which route this thread is answering; NULL: none. */
+void watch_route(const char *route);
+
+void watch_log(const char *key, const char *text);
 
 /* ---- database.c: one per thread of the pool */
 

@@ -109,6 +109,7 @@ static void answer_switch(int fd, const char *path)
 		(void)snprintf(off, sizeof(off), "/switch/%s/off", names[i]);
 		if (strcmp(path, on) == 0 || strcmp(path, off) == 0) {
 			atomic_store(&demo_switches[i], strcmp(path, on) == 0);
+			watch_log("switch", path);
 			known = true;
 		}
 		len += (size_t)snprintf(body + len, sizeof(body) - len, "%c\"%s\":%s",
@@ -146,27 +147,20 @@ static char *field(char *head, const char *name)
 }
 
 /* True when the connection is done with; a WebSocket is kept. */
-static bool handle(int fd, char *head, struct database *database)
+static bool route(int fd, const char *path, const char *key, struct database *database)
 {
 	static atomic_uint viewers;
-	char *path = strchr(head, ' '), *fields = strstr(head, "\r\n"), *key;
 
-	if (!path || path > fields) {
-		answer(fd, "400 Bad Request", "{\"error\":\"not HTTP\"}\n");
-		return true;
-	}
-	path++;
-	/* One byte on, so that "\r\n" is still there for the first field's name. */
-	key = field(fields, "\r\nSec-WebSocket-Key:");
-	path[strcspn(path, " \r\n")] = '\0';
 	if (starts(path, "/switch")) {
 		answer_switch(fd, path);
 		return true;
 	}
 	cache_touch(parameter(path, "viewer=", atomic_fetch_add(&viewers, 1)));
 	if (starts(path, "/api/v1/courses")) {
+		watch_route("courses");
 		answer_query(fd, database_courses(database, parameter(path, "topic=", 0)));
 	} else if (starts(path, "/api/v1/recordings")) {
+		watch_route("recordings");
 		answer_query(fd, database_recordings(database, parameter(path, "course=", 0)));
 	} else if (strcmp(path, "/ws") == 0 && key) {
 		websocket_take(fd, key);
@@ -176,7 +170,28 @@ static bool handle(int fd, char *head, struct database *database)
 			"{\"error\":\"/api/v1/courses, /api/v1/recordings, /ws or "
 			"/switch\"}\n");
 	}
+	watch_route(NULL);
 	return true;
+}
+
+static bool handle(int fd, char *head, struct database *database)
+{
+	char *path = strchr(head, ' '), *fields = strstr(head, "\r\n"), *key;
+	struct postern_region region;
+	bool done;
+
+	if (!path || path > fields) {
+		answer(fd, "400 Bad Request", "{\"error\":\"not HTTP\"}\n");
+		return true;
+	}
+	path++;
+	/* One byte on, so that "\r\n" is still there for the first field's name. */
+	key = field(fields, "\r\nSec-WebSocket-Key:");
+	path[strcspn(path, " \r\n")] = '\0';
+	region = watch_begin("api");
+	done = route(fd, path, key, database);
+	watch_end(&region);
+	return done;
 }
 
 static void serve(int fd, struct database *database)

@@ -147,13 +147,16 @@ static void push_message(unsigned n)
 static void *push_messages(void *unused)
 {
 	struct timespec pause = { 0, 100000000 };
+	struct postern_region region;
 
 	(void)unused;
 	for (unsigned n = 0; !atomic_load(&demo_is_stopping); n++) {
 		(void)nanosleep(&pause, NULL);
+		region = watch_begin("websocket");
 		(void)pthread_mutex_lock(&clients_lock);
 		push_message(n);
 		(void)pthread_mutex_unlock(&clients_lock);
+		watch_end(&region);
 	}
 	return NULL;
 }

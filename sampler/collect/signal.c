@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "sampler/store/cost.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/ring.h"
 #include "sampler/store/self.h"
@@ -84,13 +85,17 @@ static void answer_sigsafe(const siginfo_t *info, const ucontext_t *context)
 
 static void on_signal_sigsafe(int received, siginfo_t *info, void *context)
 {
+	uint64_t began;
+
 	(void)received;
 	if (info->si_code != SI_TIMER)
 		return; /* somebody else's */
+	began = clock_mono_ns();
 	if ((uint32_t)info->si_value.sival_int & QUESTION)
 		answer_sigsafe(info, context);
 	else
 		take_sample_sigsafe(info, context);
+	cost_note_sigsafe(began);
 }
 
 static bool is_free(int candidate)

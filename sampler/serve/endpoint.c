@@ -175,6 +175,11 @@ enum endpoint_result endpoint_ask(
 		redirect(question, answer);
 		return ENDPOINT_ANSWERED;
 	}
+	if (sv_is(name, SV("/metrics"))) {
+		if (is_allowed(question, NULL, answer))
+			return endpoint_metrics.ask(question, answer, capture);
+		return ENDPOINT_ANSWERED;
+	}
 	if (!sv_starts_with(name, prefix)) {
 		answer_error(question->arena, answer, 404, "404 page not found");
 		answer->is_error = false;
