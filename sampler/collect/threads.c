@@ -33,19 +33,21 @@ static const struct {
 	{ SYS_accept, "IO wait" },
 	{ SYS_accept4, "IO wait" },
 	{ SYS_connect, "IO wait" },
-	{ SYS_poll, "IO wait" },
 	{ SYS_ppoll, "IO wait" },
-	{ SYS_select, "IO wait" },
 	{ SYS_pselect6, "IO wait" },
-	{ SYS_epoll_wait, "IO wait" },
 	{ SYS_epoll_pwait, "IO wait" },
 	{ SYS_fsync, "IO wait" },
 	{ SYS_fdatasync, "IO wait" },
 	{ SYS_io_getevents, "IO wait" },
 	{ SYS_nanosleep, "sleep" },
 	{ SYS_clock_nanosleep, "sleep" },
-	{ SYS_pause, "sleep" },
 	{ SYS_futex, "semacquire" },
+#ifdef SYS_poll /* younger machines have only what came after these */
+	{ SYS_poll, "IO wait" },
+	{ SYS_select, "IO wait" },
+	{ SYS_epoll_wait, "IO wait" },
+	{ SYS_pause, "sleep" },
+#endif
 };
 
 /* A futex serves every kind of lock: which one it is, the caller's name tells. */
@@ -103,7 +105,7 @@ static size_t copy_stack(uintptr_t sp, char *to) /* NOLINT(readability-non-const
 /* The stack of a thread that sleeps, unless it moved while we read. */
 static bool read_sleeping(uint32_t tid, char *copy, struct thread *out, long *call)
 {
-	struct unwind_regs regs = { .valid = 1U << 7 }; /* the stack pointer */
+	struct unwind_regs regs = { .valid = 1U << ARCH_SP };
 	struct task_place before, after;
 	size_t size;
 	enum unwind_end end;
@@ -116,7 +118,7 @@ static bool read_sleeping(uint32_t tid, char *copy, struct thread *out, long *ca
 		return false;
 	*call = before.call;
 	regs.pc = before.pc;
-	regs.reg[7] = before.sp;
+	regs.reg[ARCH_SP] = before.sp;
 	end = unwind_walk_copy(&regs, copy, size, out->pcs, UNWIND_DEPTH_MAX, &out->len);
 	if (out->len > 0)
 		out->pcs[0]++; /* the depot's way: like a return address */

@@ -2,9 +2,6 @@
 
 #include "sampler/unwind/cursor.h"
 
-#define REG_RBP      6
-#define REG_RSP      7
-#define REG_RA       16
 #define REMEMBER_MAX 16
 #define ROW_PC_MAX   UINT32_MAX
 
@@ -13,7 +10,7 @@ enum rule_kind {
 	RULE_SAME = 0,
 	RULE_UNDEFINED,
 	RULE_AT_CFA, /* at CFA + offset */
-	RULE_AT_RBP, /* at rbp + offset */
+	RULE_AT_FP,  /* at fp + offset */
 	RULE_IN_REG, /* in register number offset */
 	RULE_OTHER,  /* in a way that we have no row for */
 };
@@ -26,7 +23,7 @@ struct rule {
 enum cfa_kind {
 	CFA_PLAIN = 0, /* reg + offset */
 	CFA_DEREF,     /* *(reg + offset) + addend */
-	CFA_INDEXED,   /* *(rsp + offset + reg * 8) + addend */
+	CFA_INDEXED,   /* *(sp + offset + reg * 8) + addend */
 	CFA_PLT,       /* addend: from where in 16 bytes on one more word lies on the stack */
 	CFA_OTHER,
 };
@@ -35,7 +32,7 @@ struct state {
 	enum cfa_kind kind;
 	uint64_t reg;
 	int64_t offset, addend;
-	struct rule rbp, ra;
+	struct rule fp, ra;
 };
 
 struct cie {
@@ -160,7 +157,7 @@ static bool read_cie(const struct eh_frame *frame, size_t offset, struct cie *ou
 		return false;
 	out->code_factor = cursor_uleb(&cursor);
 	out->data_factor = cursor_sleb(&cursor);
-	if ((version == 1 ? cursor_u8(&cursor) : cursor_uleb(&cursor)) != REG_RA)
+	if ((version == 1 ? cursor_u8(&cursor) : cursor_uleb(&cursor)) != ARCH_RA)
 		return false;
 	if (letters[0] == 'z' && !read_augmentation(&cursor, frame, letters + 1, out))
 		return false;
@@ -176,14 +173,14 @@ static int64_t scaled(uint64_t operand, int64_t factor)
 	return (int64_t)(operand * (uint64_t)factor);
 }
 
-/* DW_OP_breg0 to 15: a register and an offset. */
+/* DW_OP_breg0 and so on: a register and an offset. */
 static bool read_register(struct cursor *expression, uint64_t *reg, int64_t *offset)
 {
 	uint8_t op = cursor_u8(expression);
 
 	*reg = op - 0x70U;
 	*offset = cursor_sleb(expression);
-	return op >= 0x70 && op <= 0x7f;
+	return op >= 0x70 && op < 0x70 + ARCH_REGS;
 }
 
 /* What the procedure linkage table has: one word more from the push in each of its entries on. */
@@ -215,7 +212,7 @@ static void read_cfa_expression(struct cursor expression, struct state *state)
 		!read_register(&expression, &state->reg, &state->offset))
 		return;
 	/* libcrypto's bignum assembly keeps the stack pointer behind an array on the stack. */
-	if (state->reg == REG_RSP && expression.end - expression.at > 5 &&
+	if (state->reg == ARCH_SP && expression.end - expression.at > 5 &&
 		memcmp(expression.at + 2, times_8_plus, sizeof(times_8_plus)) == 0) {
 		if (!read_register(&expression, &state->reg, &none) || none != 0)
 			return;
@@ -234,30 +231,30 @@ static void read_cfa_expression(struct cursor expression, struct state *state)
 		state->kind = kind;
 }
 
-/* DW_CFA_expression for rbp: code that realigns its stack keeps it at rbp + offset. */
+/* DW_CFA_expression for fp: code that realigns its stack keeps it at fp + offset. */
 static struct rule rule_of_expression(struct cursor expression)
 {
 	struct rule rule = { RULE_OTHER, 0 };
 
-	if (cursor_u8(&expression) == 0x70 + REG_RBP) {
+	if (cursor_u8(&expression) == 0x70 + ARCH_FP) {
 		rule.offset = cursor_sleb(&expression);
 		if (!expression.broken && expression.at == expression.end)
-			rule.kind = RULE_AT_RBP;
+			rule.kind = RULE_AT_FP;
 	}
 	return rule;
 }
 
 static void set_rule(struct program *program, uint64_t reg, struct rule rule)
 {
-	if (reg == REG_RBP)
-		program->now.rbp = rule;
-	else if (reg == REG_RA)
+	if (reg == ARCH_FP)
+		program->now.fp = rule;
+	else if (reg == ARCH_RA)
 		program->now.ra = rule;
 }
 
 static void restore_rule(struct program *program, uint64_t reg)
 {
-	set_rule(program, reg, reg == REG_RBP ? program->initial.rbp : program->initial.ra);
+	set_rule(program, reg, reg == ARCH_FP ? program->initial.fp : program->initial.ra);
 }
 
 static bool in_words(int64_t offset, int64_t min, int64_t max)
@@ -265,15 +262,30 @@ static bool in_words(int64_t offset, int64_t min, int64_t max)
 	return offset % 8 == 0 && offset / 8 >= min && offset / 8 <= max;
 }
 
-static int8_t row_rbp(const struct rule *rbp)
+static arch_slot row_fp(const struct rule *fp)
 {
-	if (rbp->kind == RULE_SAME)
+	if (fp->kind == RULE_SAME)
 		return 0;
-	if (rbp->kind == RULE_AT_CFA && in_words(rbp->offset, INT8_MIN, -1))
-		return (int8_t)(rbp->offset / 8);
-	if (rbp->kind == RULE_AT_RBP && in_words(rbp->offset, 0, ROW_RBP_LOST - 2))
-		return (int8_t)(rbp->offset / 8 + 1);
-	return ROW_RBP_LOST;
+	if (fp->kind == RULE_AT_CFA && in_words(fp->offset, ARCH_SLOT_MIN, -1))
+		return (arch_slot)(fp->offset / 8);
+	if (fp->kind == RULE_AT_FP && in_words(fp->offset, 0, ROW_FP_LOST - 2))
+		return (arch_slot)(fp->offset / 8 + 1);
+	return ROW_FP_LOST;
+}
+
+/* Where the return address is, if a row can say so. */
+static bool set_ra(struct unwind_row *row, const struct rule *ra)
+{
+#if ARCH_HAS_LR
+	if (ra->kind == RULE_SAME)
+		return true;
+	row->ra = (arch_slot)(ra->offset / 8 + (ra->offset >= 0));
+	return ra->kind == RULE_AT_CFA &&
+	       in_words(ra->offset, ARCH_SLOT_MIN, ARCH_SLOT_MAX - 1);
+#else
+	(void)row;
+	return ra->kind == RULE_AT_CFA && ra->offset == -8;
+#endif
 }
 
 /* The row form of a CFA that a row can hold, or ROW_NONE. */
@@ -287,14 +299,15 @@ static uint8_t row_kind(const struct state *now)
 		{ 56, CFA_DEREF, ROW_DEREF56 }, { 64, CFA_DEREF, ROW_DEREF64 },
 		{ 8, CFA_INDEXED, ROW_INDEXED } };
 
-	if (now->ra.kind != RULE_AT_CFA || now->ra.offset != -8 || now->reg > ROW_REG ||
-		!in_words(now->offset, INT16_MIN, INT16_MAX))
+	uint64_t reg = now->reg - ARCH_ROW_FIRST;
+
+	if (reg > ROW_REG || !in_words(now->offset, INT16_MIN, INT16_MAX))
 		return ROW_NONE;
 	if (now->kind == CFA_PLAIN)
-		return (uint8_t)(now->reg | ROW_PLAIN);
+		return (uint8_t)(reg | ROW_PLAIN);
 	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
 		if (now->kind == forms[i].kind && now->addend == forms[i].addend)
-			return (uint8_t)(now->reg | forms[i].form);
+			return (uint8_t)(reg | forms[i].form);
 	}
 	return ROW_NONE;
 }
@@ -313,24 +326,27 @@ static struct unwind_row row_of(const struct program *program)
 		row.cfa = (int16_t)now->addend;
 	} else if (now->ra.kind == RULE_IN_REG) {
 		/* Only where the stack pointer is the caller's already. */
-		if (now->kind != CFA_PLAIN || now->reg != REG_RSP || now->offset != 0 ||
-			now->ra.offset > ROW_REG)
+		if (now->kind != CFA_PLAIN || now->reg != ARCH_SP || now->offset != 0 ||
+			now->ra.offset >= ARCH_REGS)
 			return row;
 		row.kind = ROW_JUMP;
 		row.cfa = (int16_t)now->ra.offset;
 	} else {
-		row.kind = row_kind(now);
-		if (row.kind == ROW_NONE)
-			return row;
+		uint8_t kind = row_kind(now);
+
+		if (kind == ROW_NONE || !set_ra(&row, &now->ra))
+			return (struct unwind_row){ .kind = ROW_NONE };
+		row.kind = kind;
 		row.cfa = (int16_t)(now->offset / 8);
-		row.rbp = row_rbp(&now->rbp);
+		row.fp = row_fp(&now->fp);
 	}
 	return row;
 }
 
 static bool is_same(const struct unwind_row *a, const struct unwind_row *b)
 {
-	return a->kind == b->kind && a->cfa == b->cfa && a->rbp == b->rbp;
+	return a->kind == b->kind && a->cfa == b->cfa && a->fp == b->fp &&
+	       row_ra(a) == row_ra(b);
 }
 
 static void append(struct row_list *list, struct unwind_row row)
@@ -495,6 +511,8 @@ static bool run_other(struct program *program, struct cursor *cursor, uint8_t op
 			return false;
 		program->now = program->remembered[--program->remembered_len];
 		return true;
+	case 0x2d: /* AARCH64_negate_ra_state: the walk strips what signs an address */
+		return ARCH_HAS_LR;
 	case 0x2e: /* GNU_args_size */
 		(void)cursor_uleb(cursor);
 		return true;
@@ -532,8 +550,8 @@ static void mark_eh(struct unwind_row *rows, size_t len)
 		if (rows[i].kind != ROW_JUMP)
 			continue;
 		found = true;
-		if (i > 0 && rows[i - 1].kind == REG_RSP && rows[i - 1].cfa == 1 &&
-			rows[i].pc - rows[i - 1].pc == 1)
+		if (i > 0 && rows[i - 1].kind == ARCH_SP - ARCH_ROW_FIRST &&
+			rows[i - 1].cfa == 1 && rows[i].pc - rows[i - 1].pc == 1)
 			rows[i - 1].kind = ROW_LANDING;
 	}
 	for (size_t i = 0; found && i < len; i++) {
@@ -547,7 +565,9 @@ static bool compile(const struct eh_frame *frame, const struct cie *cie,
 {
 	struct program program = {
 		.cie = cie,
-		.now = { .reg = REG_RSP, .offset = 8, .ra = { RULE_AT_CFA, -8 } },
+		.now = { .reg = ARCH_SP,
+			.offset = ARCH_CALL,
+			.ra = { ARCH_HAS_LR ? RULE_SAME : RULE_AT_CFA, -ARCH_CALL } },
 		.base = frame->base,
 		.pc = range->start,
 		.limit = range->limit,

@@ -1,7 +1,6 @@
 #include "sampler/unwind/unwind.h"
 
 #include "sampler/unwind/unwind_table.h"
-#include "sampler/unwind/x86_64.h"
 
 #define PAGE          ((uintptr_t)4096)
 #define FRAME_MAX     ((uintptr_t)16 << 20) /* a larger step is taken for a broken one */
@@ -9,8 +8,9 @@
 #define GAP_MAX       (16 * PAGE) /* what a large frame may skip */
 #define SIGNALS_MAX   8  /* signal frames may lead to any stack, but not around for ever */
 #define SAVED_WORDS   64 /* below a frame, where its callee saved registers */
+#define SAVED_PUSHES  8  /* its return address, and those registers that it must keep */
 #define SAVED_REACH   ((uintptr_t)16 << 10)
-#define ALL_REGISTERS ((1U << ARCH_REGS) - 1)
+#define ALL_REGISTERS (UINT32_MAX >> (32 - ARCH_REGS))
 
 /*
  * How a walk reads the stack without ever faulting, and without a handler for SIGSEGV.
@@ -48,9 +48,9 @@ struct walk {
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out)
 {
-	for (size_t i = 0; i < ARCH_REGS; i++)
-		out->reg[i] = (uintptr_t)context->uc_mcontext.gregs[arch_context_index[i]];
-	out->pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+	for (unsigned i = 0; i < ARCH_REGS; i++)
+		out->reg[i] = arch_context_reg(context, i);
+	out->pc = arch_context_pc(context);
 	out->valid = ALL_REGISTERS;
 	out->pc_is_return = false;
 }
@@ -143,34 +143,59 @@ static bool has(const struct walk *walk, unsigned reg)
 	return walk->regs.valid >> reg & 1;
 }
 
-/* Go on in the caller, whose frame ends at `cfa`. */
-static enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa)
+static void enter_caller_sigsafe(struct walk *walk, uintptr_t cfa, uintptr_t pc)
 {
-	uintptr_t sp = walk->regs.reg[ARCH_SP], pc;
-
-	if (cfa <= sp || cfa - sp > FRAME_MAX || !load_sigsafe(&walk->stack, cfa - 8, &pc))
-		return UNWIND_BAD_STACK;
-	walk->regs.pc = pc;
+	walk->regs.pc = arch_strip_sigsafe(pc);
 	walk->regs.reg[ARCH_SP] = cfa;
 	/* Of the callee's registers only the frame pointer is tracked. Compiled code never needs the
 	 * scratch registers after a call; assembly does, and knows that its callee left them alone. */
 	walk->regs.valid &= 1U << ARCH_SP | 1U << ARCH_FP | ARCH_SCRATCH;
 	walk->pc_is_exact = false;
+}
+
+/* Go on in the caller, whose frame ends at `cfa` and whose address is `ra` words from there. */
+static enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa, int ra)
+{
+	uintptr_t sp = walk->regs.reg[ARCH_SP], pc;
+
+	if (cfa <= sp || cfa - sp > FRAME_MAX ||
+		!load_sigsafe(&walk->stack, cfa + (uintptr_t)((intptr_t)ra * 8), &pc))
+		return UNWIND_BAD_STACK;
+	enter_caller_sigsafe(walk, cfa, pc);
 	return UNWIND_COMPLETE;
+}
+
+/* The same where the caller's address is in the link register still: at the innermost frame, and where
+ * a signal came in. */
+static enum unwind_end leave_leaf_sigsafe(struct walk *walk, uintptr_t cfa)
+{
+#if ARCH_HAS_LR
+	uintptr_t sp = walk->regs.reg[ARCH_SP];
+
+	if (!has(walk, ARCH_RA))
+		return UNWIND_NO_ROW;
+	if (cfa < sp || cfa - sp > FRAME_MAX)
+		return UNWIND_BAD_STACK;
+	enter_caller_sigsafe(walk, cfa, walk->regs.reg[ARCH_RA]);
+	return UNWIND_COMPLETE;
+#else
+	(void)walk;
+	(void)cfa;
+	return UNWIND_NO_ROW;
+#endif
 }
 
 static enum unwind_end step_signal_sigsafe(struct walk *walk)
 {
-	uintptr_t gregs = walk->regs.reg[ARCH_SP] + ARCH_SIGNAL_GREGS;
+	uintptr_t frame = walk->regs.reg[ARCH_SP];
 
 	if (++walk->signals > SIGNALS_MAX)
 		return UNWIND_BAD_STACK;
 	for (unsigned i = 0; i < ARCH_REGS; i++) {
-		if (!load_sigsafe(&walk->stack, gregs + (uintptr_t)arch_context_index[i] * 8,
-			    &walk->regs.reg[i]))
+		if (!load_sigsafe(&walk->stack, frame + ARCH_SIGNAL_REG(i), &walk->regs.reg[i]))
 			return UNWIND_BAD_STACK;
 	}
-	if (!load_sigsafe(&walk->stack, gregs + (uintptr_t)REG_RIP * 8, &walk->regs.pc))
+	if (!load_sigsafe(&walk->stack, frame + ARCH_SIGNAL_PC, &walk->regs.pc))
 		return UNWIND_BAD_STACK;
 	walk->regs.valid = ALL_REGISTERS;
 	walk->pc_is_exact = true;
@@ -185,25 +210,38 @@ static enum unwind_end step_frame_pointer_sigsafe(struct walk *walk)
 	if (!has(walk, ARCH_FP) || fp < sp || fp - sp > FRAME_MAX ||
 		!load_sigsafe(&walk->stack, fp, &caller_fp))
 		return UNWIND_NO_ROW;
-	if (leave_frame_sigsafe(walk, fp + 16) != UNWIND_COMPLETE)
+	if (leave_frame_sigsafe(walk, fp + 16, -1) != UNWIND_COMPLETE)
 		return UNWIND_NO_ROW;
 	walk->regs.reg[ARCH_FP] = caller_fp;
 	return UNWIND_COMPLETE;
 }
 
-/* Code of which no table knows anything. */
-static enum unwind_end step_unknown_sigsafe(struct walk *walk)
+/* Where a call has led that nothing has happened since. */
+static enum unwind_end leave_call_sigsafe(struct walk *walk)
+{
+	uintptr_t cfa = walk->regs.reg[ARCH_SP] + ARCH_CALL;
+
+	return ARCH_HAS_LR ? leave_leaf_sigsafe(walk, cfa) : leave_frame_sigsafe(walk, cfa, -1);
+}
+
+/* Code of which no table knows anything; a module's, but without an entry, if there is a row. */
+static enum unwind_end step_unknown_sigsafe(struct walk *walk, bool in_module)
 {
 	uintptr_t pc = walk->regs.pc;
 	bool is_there = arch_is_readable_sigsafe(pc);
 
-	/* A call to nowhere: the caller's address is on top of the stack. */
+	/* A call to nowhere. */
 	if (walk->pc_is_exact && !is_there)
-		return leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8);
+		return leave_call_sigsafe(walk);
 	if (!walk->pc_is_exact && is_there &&
-		arch_is_readable_sigsafe(pc + ARCH_TRAMPOLINE_BYTES - 8) &&
+		arch_is_readable_sigsafe(pc + sizeof(arch_trampoline) - 8) &&
 		arch_is_trampoline_sigsafe(pc))
 		return step_signal_sigsafe(walk);
+	/* With a link register, linkage tables and other glue touch neither it nor the stack, and have
+	 * no entry. */
+	if (ARCH_HAS_LR && walk->pc_is_exact && in_module &&
+		leave_leaf_sigsafe(walk, walk->regs.reg[ARCH_SP]) == UNWIND_COMPLETE)
+		return UNWIND_COMPLETE;
 	return step_frame_pointer_sigsafe(walk);
 }
 
@@ -214,7 +252,7 @@ static enum unwind_end step_landing_sigsafe(struct walk *walk, const struct unwi
 	enum unwind_end end = UNWIND_COMPLETE;
 
 	if (row->kind == ROW_LANDING)
-		end = leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8);
+		end = leave_frame_sigsafe(walk, walk->regs.reg[ARCH_SP] + 8, -1);
 	else if (has(walk, reg))
 		walk->regs.pc = walk->regs.reg[reg];
 	else
@@ -227,31 +265,33 @@ static enum unwind_end step_landing_sigsafe(struct walk *walk, const struct unwi
 /*
  * The dynamic loader's way to bind a function at its first call keeps the stack pointer in rbx, which
  * no row tracks.  Its callee has saved it just below this frame, if it is not in the register still:
- * take what points a little above and leads to code.
+ * take what points a little above and leads to code.  So may any frame pointer, which the callee
+ * saved too; but all of those point further up.
  */
 static bool find_saved_sigsafe(struct walk *walk, const struct unwind_row *row, unsigned reg)
 {
-	uintptr_t sp = walk->regs.reg[ARCH_SP], word = walk->regs.reg[reg], pc;
+	uintptr_t sp = walk->regs.reg[ARCH_SP], word = walk->regs.reg[reg], pc, best = 0;
 
-	for (uintptr_t back = 0; back <= SAVED_WORDS; back++) {
+	for (uintptr_t back = 0; back <= SAVED_WORDS && (best == 0 || back <= SAVED_PUSHES);
+		back++) {
 		if (back > 0 && !load_sigsafe(&walk->stack, sp - back * sizeof(word), &word))
-			return false;
-		if (word - sp < SAVED_REACH &&
+			break;
+		if (word - sp < SAVED_REACH && (best == 0 || word < best) &&
 			load_sigsafe(&walk->stack,
-				word + (uintptr_t)((intptr_t)(row->cfa - 1) * 8), &pc) &&
-			table_set_covers_sigsafe(walk->set, pc)) {
-			walk->regs.reg[reg] = word;
-			return true;
-		}
+				word + (uintptr_t)((intptr_t)(row->cfa + row_ra(row)) * 8),
+				&pc) &&
+			table_set_covers_sigsafe(walk->set, pc))
+			best = word;
 	}
-	return false;
+	walk->regs.reg[reg] = best;
+	return best != 0;
 }
 
 static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, uintptr_t *cfa)
 {
 	/* By form: what is added to the word that was found. */
 	static const uint8_t addends[] = { 0, 0, 8, 56, 64, 8 };
-	unsigned reg = row->kind & ROW_REG, form = row->kind & ROW_FORM;
+	unsigned reg = ARCH_ROW_FIRST + (row->kind & ROW_REG), form = row->kind & ROW_FORM;
 
 	if (!has(walk, reg) && !find_saved_sigsafe(walk, row, reg))
 		return false;
@@ -272,21 +312,27 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	uintptr_t fp = walk->regs.reg[ARCH_FP], cfa;
 	bool fp_known = has(walk, ARCH_FP);
 	enum unwind_end end;
+	int ra = row_ra(row);
 
 	if (!find_cfa_sigsafe(walk, row, &cfa))
 		return UNWIND_NO_ROW;
-	end = leave_frame_sigsafe(walk, cfa);
+	if (ra == 0)
+		end = leave_leaf_sigsafe(walk, cfa);
+	else if (ra < 0)
+		end = leave_frame_sigsafe(walk, cfa, ra);
+	else
+		end = leave_frame_sigsafe(walk, cfa + (uintptr_t)ra * 8, -1);
 	walk->pc_is_exact = row->kind == (ROW_REG_EH | ROW_EH);
-	if (end != UNWIND_COMPLETE || row->rbp == 0)
+	if (end != UNWIND_COMPLETE || row->fp == 0)
 		return end;
-	if (row->rbp < 0)
+	if (row->fp < 0)
 		fp_known = load_sigsafe(
-			&walk->stack, cfa + (uintptr_t)((intptr_t)row->rbp * 8), &fp);
-	else if (row->rbp == ROW_RBP_LOST)
+			&walk->stack, cfa + (uintptr_t)((intptr_t)row->fp * 8), &fp);
+	else if (row->fp == ROW_FP_LOST)
 		fp_known = false;
 	else
 		fp_known = fp_known &&
-			   load_sigsafe(&walk->stack, fp + (uintptr_t)(row->rbp - 1) * 8, &fp);
+			   load_sigsafe(&walk->stack, fp + (uintptr_t)(row->fp - 1) * 8, &fp);
 	walk->regs.reg[ARCH_FP] = fp;
 	walk->regs.valid &= ~(1U << ARCH_FP);
 	walk->regs.valid |= fp_known ? 1U << ARCH_FP : 0;
@@ -299,7 +345,7 @@ static enum unwind_end step_sigsafe(
 {
 	if (!row) {
 		table_set_note_miss_sigsafe();
-		return step_unknown_sigsafe(walk);
+		return step_unknown_sigsafe(walk, false);
 	}
 	switch (row->kind) {
 	case ROW_END:
@@ -308,11 +354,12 @@ static enum unwind_end step_sigsafe(
 	case ROW_SIGNAL:
 		return step_signal_sigsafe(walk);
 	case ROW_NONE:
-		return step_unknown_sigsafe(walk);
+		return step_unknown_sigsafe(walk, true);
 	case ROW_PLT:
-		return leave_frame_sigsafe(
-			walk, walk->regs.reg[ARCH_SP] +
-				      ((walk->regs.pc & 15) >= (uintptr_t)row->cfa ? 16 : 8));
+		return leave_frame_sigsafe(walk,
+			walk->regs.reg[ARCH_SP] +
+				((walk->regs.pc & 15) >= (uintptr_t)row->cfa ? 16 : 8),
+			-1);
 	case ROW_LANDING:
 	case ROW_JUMP:
 		return step_landing_sigsafe(walk, row);

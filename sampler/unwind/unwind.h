@@ -16,6 +16,7 @@
 #include <ucontext.h>
 
 #include "base/err.h"
+#include "sampler/unwind/arch.h"
 
 #define UNWIND_DEPTH_MAX 128
 
@@ -30,9 +31,9 @@ enum unwind_end {
 /* The general registers of the sampled thread, by their DWARF numbers on this architecture. */
 struct unwind_regs {
 	uintptr_t pc;
-	uintptr_t reg[16]; /* the stack pointer among them */
-	uint32_t valid;    /* bits: which of reg[] are known */
-	bool pc_is_return; /* a return address: the call before it is what counts */
+	uintptr_t reg[ARCH_REGS]; /* ARCH_SP and ARCH_FP among them */
+	uint32_t valid;           /* bits: which of reg[] are known */
+	bool pc_is_return;        /* a return address: the call before it is what counts */
 };
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out);

@@ -314,12 +314,14 @@ static void gather(
 	while (set->len < TABLES_MAX && maps_next(&maps, &mapping)) {
 		struct table *table;
 
+		/* What lies in the gaps between an object's segments is no other object. */
+		if (mapping.path.len == 0)
+			continue;
 		/* An object's first mapping has its ELF head. (The same file may be mapped twice.) */
 		if (mapping.inode != image.inode || !sv_is(mapping.path, image.path) ||
 			(mapping.file_offset == 0 && !mapping.writable))
 			image = mapping;
-		if (!mapping.executable || mapping.path.len == 0 ||
-			sv_is(mapping.path, SV("[vsyscall]")))
+		if (!mapping.executable || sv_is(mapping.path, SV("[vsyscall]")))
 			continue;
 		table = find_known(old, &mapping);
 		if (!table)

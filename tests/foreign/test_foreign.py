@@ -1,0 +1,70 @@
+"""libpostern under a program of another machine, as far as that machine's emulator carries it: stacks of a
+computing and of a sleeping thread, a CPU profile."""
+import http.client
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "e2e"))
+from harness import BUILD, SAMPLER, TempDir, main, run, wait_for  # noqa: E402
+
+
+class UnixHttp(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Foreign(unittest.TestCase):
+    def setUp(self):
+        self.folder = self.enterContext(TempDir())
+        self.socket = str(self.folder.path("s.sock"))
+        set_in_it = {"LD_PRELOAD": SAMPLER, "POSTERN_LISTEN": f"unix:{self.socket}", "POSTERN_RUNTIME_DIR": self.folder.dir}
+        command = os.environ["EMULATOR"].split()
+        for name, value in set_in_it.items():
+            command += ["-E", f"{name}={value}"]
+        self.process = subprocess.Popen([*command, BUILD / "tests/foreign_work"])
+        self.addCleanup(self.process.communicate)
+        self.addCleanup(self.process.kill)
+        wait_for(lambda: os.path.exists(self.socket), what="the sampler's socket")
+
+    def get(self, path):
+        connection = UnixHttp(self.socket)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        self.assertEqual(answer.status, 200, body)
+        return body
+
+    def test_threads(self):
+        threads = self.get("/debug/pprof/goroutine?debug=2").decode().split("\n\n")
+        stacks = [[line.split("(")[0] for line in thread.splitlines()[1:] if not line.startswith("\t")] for thread in threads]
+        main_thread = [stack for stack in stacks if "main" in stack]
+        self.assertEqual(len(main_thread), 1, threads)
+        self.assertEqual(main_thread[0][0:3], ["pause", "nap", "main"])
+        self.assertEqual(main_thread[0][-1], "_start")
+        computing = [stack for stack in stacks if "work" in stack]
+        self.assertEqual(len(computing), 1, threads)
+        self.assertEqual(computing[0][0:2], ["spin", "work"])
+
+    def test_cpu_profile(self):
+        profile = self.folder.path("cpu")
+        pathlib.Path(profile).write_bytes(self.get("/debug/pprof/profile?seconds=2"))
+        text = run("go", "tool", "pprof", "-top", "-unit=ms", str(profile)).stdout
+        spin = re.search(r"^ *([0-9.]+)ms .* spin$", text, re.M)
+        self.assertIn("without their outermost frame: 0;", text)
+        self.assertTrue(spin and float(spin[1]) > 200, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+/* work: one thread that computes in spin(), called by work(), one that sleeps in nap(), until it is ended. */
+#include <pthread.h>
+#include <stdint.h>
+#include <unistd.h>
+
+static volatile uint64_t sum;
+
+static __attribute__((noinline)) void spin(void)
+{
+	for (unsigned i = 0; i < 100000; i++)
+		sum += i * sum + 1;
+}
+
+static __attribute__((noinline)) void *work(void *unused)
+{
+	for (;;)
+		spin();
+	return unused;
+}
+
+static __attribute__((noinline)) void nap(void)
+{
+	for (;;)
+		(void)pause();
+}
+
+int main(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, work, NULL))
+		return 1;
+	nap();
+}
