@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -67,6 +68,46 @@ static void read_uids(struct settings *out)
 	}
 }
 
+static void read_heap_rate(struct settings *out)
+{
+	const char *value = get("POSTERN_HEAP_RATE");
+
+	out->heap_rate = SETTINGS_HEAP_RATE;
+	if (value && !sv_to_u64(sv_from_cstr(value), SETTINGS_RATE_MAX, &out->heap_rate))
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_HEAP_RATE is '%s': it must be a number of bytes, or 0 for off",
+			value);
+}
+
+/* The value of a variable in an environment that libc may not know yet; "" when it is not set. */
+static struct sv look_up(struct sv name)
+{
+	for (char **at = environ; *at; at++) {
+		struct sv line = sv_from_cstr(*at);
+
+		if (sv_starts_with(line, name) && line.len > name.len &&
+			line.ptr[name.len] == '=')
+			return (struct sv){ line.ptr + name.len + 1, line.len - name.len - 1 };
+	}
+	return SV("");
+}
+
+bool settings_heap_rate_sigsafe(uint64_t *rate)
+{
+	struct sv asleep, value;
+
+	if (!environ)
+		return false;
+	asleep = look_up(SV("POSTERN_ASLEEP"));
+	value = look_up(SV("POSTERN_HEAP_RATE"));
+	*rate = SETTINGS_HEAP_RATE;
+	if (getauxval(AT_SECURE) || sv_is(look_up(SV("POSTERN_LISTEN")), SV("off")) ||
+		(asleep.len > 0 && !sv_is(asleep, SV("0"))) ||
+		(value.len > 0 && !sv_to_u64(value, SETTINGS_RATE_MAX, rate)))
+		*rate = 0;
+	return true;
+}
+
 static void read_token(struct settings *out)
 {
 	const char *path = get("POSTERN_REQUIRE_TOKEN_FILE");
@@ -121,6 +162,7 @@ void settings_read(struct settings *out)
 		sizeof(out->name));
 	read_children(out);
 	read_uids(out);
+	read_heap_rate(out);
 	read_token(out);
 	read_runtime_dir(out);
 }

@@ -13,6 +13,8 @@
 
 #define SETTINGS_UIDS_MAX  32
 #define SETTINGS_TOKEN_MAX 4096
+#define SETTINGS_HEAP_RATE UINT64_C(524288) /* bytes; as Go's */
+#define SETTINGS_RATE_MAX  (UINT64_C(1) << 40)
 
 enum settings_children {
 	CHILDREN_FORK = 0, /* forked ones go on, programs that they run do without us */
@@ -28,6 +30,7 @@ struct settings {
 	enum settings_children children;
 	uint32_t allow_uids[SETTINGS_UIDS_MAX];
 	size_t allow_uids_len;
+	uint64_t heap_rate; /* bytes between two samples; 0: off */
 	bool requires_token;
 	char token[SETTINGS_TOKEN_MAX]; /* ends in NUL */
 	struct err err;                 /* kind ERR_NONE unless something is wrong */
@@ -35,6 +38,12 @@ struct settings {
 
 /* Read the environment. What is wrong is in `err`, and the library then stays off. */
 void settings_read(struct settings *out);
+
+/*
+ * Just what heap sampling is to begin with, for the first allocation, which comes before settings_read(): 0
+ * also when all is to stay off.  False when the environment is not there yet.
+ */
+bool settings_heap_rate_sigsafe(uint64_t *rate);
 
 /*
  * Take our own entry out of LD_PRELOAD and every POSTERN_* variable out of the environment that

@@ -1,12 +1,14 @@
 #include "sampler/collect/collect.h"
 
 #include "sampler/collect/cpu.h"
+#include "sampler/collect/heap.h"
 #include "sampler/collect/signal.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
 
 static const struct collector *const all[] = {
 	&cpu_collector,
+	&heap_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

@@ -498,6 +498,33 @@ enum unwind_end unwind_walk_sigsafe(
 	return end;
 }
 
+__attribute__((no_sanitize("address", "thread"))) size_t unwind_copy_stack_sigsafe(
+	const struct unwind_regs *regs, void *to, size_t max)
+{
+	typedef uintptr_t word __attribute__((may_alias));
+	uintptr_t address = regs->reg[ARCH_SP] & ~(uintptr_t)(sizeof(word) - 1);
+	size_t words = max / sizeof(word), at = 0;
+	word *out = to;
+
+	while (at < words && arch_is_readable_sigsafe(address + at * sizeof(word))) {
+		/* To the end of the page. */
+		do {
+			/* NOLINTNEXTLINE(performance-no-int-to-ptr) */
+			out[at] = ((const volatile word *)address)[at];
+			at++;
+		} while (at < words && (address + at * sizeof(word)) % PAGE != 0);
+	}
+	return at * sizeof(word);
+}
+
+bool unwind_has_tables_sigsafe(void)
+{
+	bool has = table_set_enter_sigsafe() != NULL;
+
+	table_set_leave_sigsafe();
+	return has;
+}
+
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len)
 {

@@ -64,6 +64,13 @@ enum unwind_end unwind_walk_sigsafe(
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len);
 
+/* Copy the calling thread's own stack from where `regs` stand, as much as is there, at most `max` bytes;
+ * returns how many. For unwind_walk_copy(), when there are tables. */
+size_t unwind_copy_stack_sigsafe(const struct unwind_regs *regs, void *to, size_t max);
+
+/* Are there any tables yet? */
+bool unwind_has_tables_sigsafe(void);
+
 /* Compile tables for what is mapped now and publish them. Server thread only. What was compiled
  * before is kept; what was unmapped is dropped, once no walk can be reading it. */
 int unwind_refresh(struct err *err);

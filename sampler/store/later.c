@@ -1,0 +1,143 @@
+#include "sampler/store/later.h"
+
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include "sampler/store/depot.h"
+
+#define COPIES      128
+#define COPY_BYTES  ((size_t)64 << 10)
+#define NUMBERS_MAX ((uint32_t)1 << 16) /* such stacks in the life of a process */
+#define LATER       ((uint32_t)1 << 31) /* marks their numbers; those of the depot are smaller */
+
+enum copy_state {
+	COPY_FREE = 0,
+	COPY_CLAIMED,
+	COPY_WAITS,
+};
+
+struct copy {
+	_Atomic enum copy_state state;
+	uint32_t number;
+	uint32_t walked; /* how far the thread itself came; 0: it did not try */
+	struct unwind_regs regs;
+	size_t size;
+};
+
+static struct copy copies[COPIES];
+static char stacks[COPIES][COPY_BYTES] __attribute__((aligned(4096)));
+static _Atomic uint32_t found[NUMBERS_MAX]; /* by number: in the depot */
+static _Atomic uint32_t numbers;
+static atomic_uint waiting;
+static atomic_ulong lost;
+
+static struct copy *claim_sigsafe(void)
+{
+	for (size_t i = 0; i < COPIES; i++) {
+		enum copy_state expected = COPY_FREE;
+
+		if (atomic_load_explicit(&copies[i].state, memory_order_relaxed) == COPY_FREE &&
+			atomic_compare_exchange_strong(
+				&copies[i].state, &expected, COPY_CLAIMED))
+			return &copies[i];
+	}
+	return NULL;
+}
+
+static uint32_t put_aside_sigsafe(const struct unwind_regs *regs, uint32_t walked)
+{
+	struct copy *copy = claim_sigsafe();
+	uint32_t number = copy ? atomic_fetch_add(&numbers, 1) : 0;
+
+	if (!copy || number >= NUMBERS_MAX) {
+		if (copy) {
+			atomic_store(&numbers, NUMBERS_MAX); /* it must not come round */
+			atomic_store(&copy->state, COPY_FREE);
+		}
+		atomic_fetch_add(&lost, 1);
+		return walked;
+	}
+	copy->number = number;
+	copy->walked = walked;
+	copy->regs = *regs;
+	copy->size = unwind_copy_stack_sigsafe(regs, stacks[copy - copies], COPY_BYTES);
+	atomic_store(&found[number], walked);
+	atomic_fetch_add(&waiting, 1);
+	atomic_store_explicit(&copy->state, COPY_WAITS, memory_order_release);
+	return number | LATER;
+}
+
+uint32_t later_walk_sigsafe(const struct unwind_regs *regs)
+{
+	uint32_t walked, aside;
+
+	if (!unwind_has_tables_sigsafe()) {
+		aside = put_aside_sigsafe(regs, 0);
+		return aside ? aside : depot_walk_sigsafe(regs);
+	}
+	walked = depot_walk_sigsafe(regs);
+	if (walked == 0 || depot_get(walked).end == UNWIND_COMPLETE ||
+		depot_get(walked).end == UNWIND_DEPTH || !unwind_is_stale())
+		return walked;
+	return put_aside_sigsafe(regs, walked);
+}
+
+uint32_t later_stack(uint32_t number)
+{
+	if (!(number & LATER))
+		return number;
+	return atomic_load(&found[number & ~LATER]);
+}
+
+bool later_any(void)
+{
+	return atomic_load(&waiting) > 0;
+}
+
+static void walk_copy(struct copy *copy)
+{
+	const char *bytes = stacks[copy - copies];
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	struct depot_stack before = depot_get(copy->walked);
+	enum unwind_end end;
+	size_t len;
+
+	end = unwind_walk_copy(&copy->regs, bytes, copy->size, pcs, UNWIND_DEPTH_MAX, &len);
+	if (end == UNWIND_COMPLETE || len > before.len) {
+		uint32_t stack = depot_put_sigsafe(pcs, len, end);
+
+		if (stack)
+			atomic_store(&found[copy->number], stack);
+	}
+}
+
+void later_walk_all(void)
+{
+	for (size_t i = 0; i < COPIES; i++) {
+		if (atomic_load_explicit(&copies[i].state, memory_order_acquire) != COPY_WAITS)
+			continue;
+		walk_copy(&copies[i]);
+		(void)madvise(stacks[i], COPY_BYTES, MADV_DONTNEED);
+		atomic_fetch_sub(&waiting, 1);
+		atomic_store(&copies[i].state, COPY_FREE);
+	}
+}
+
+uint64_t later_lost(void)
+{
+	return atomic_load(&lost);
+}
+
+void later_after_fork(void)
+{
+	unsigned kept = 0;
+
+	for (size_t i = 0; i < COPIES; i++) {
+		enum copy_state state = atomic_load(&copies[i].state);
+
+		if (state == COPY_CLAIMED)
+			atomic_store(&copies[i].state, COPY_FREE);
+		kept += state == COPY_WAITS;
+	}
+	atomic_store(&waiting, kept);
+}
