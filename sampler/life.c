@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
+#include "sampler/collect/heap.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/serve/server.h"
@@ -27,12 +28,12 @@ static struct server server;
 static atomic_bool running;                 /* a thread of this process runs the server */
 static atomic_flag busy = ATOMIC_FLAG_INIT; /* somebody is starting or stopping it */
 
+/* What postern_set_heap_rate() asked for last; else the settings count. */
+static _Atomic uint64_t heap_rate_asked = HEAP_RATE_UNDECIDED;
+
 static void *run_thread(void *unused)
 {
 	(void)unused;
-	if (server.parent) {
-		collect_after_fork();
-	}
 	server_run(&server);
 	return NULL;
 }
@@ -81,11 +82,14 @@ static void await_state_change(enum server_state from, uint64_t most_ns)
 /* In the child of a fork only the forking thread is there. */
 static void in_child(void)
 {
+	collect_after_fork();
 	if (!atomic_load(&running))
 		return;
 	atomic_store(&running, false);
-	if (settings.children == CHILDREN_OFF)
+	if (settings.children == CHILDREN_OFF) {
+		heap_set_rate(0);
 		return;
+	}
 	memset(&server, 0, sizeof(server));
 	server.settings = &settings;
 	server.parent = (uint32_t)getppid();
@@ -110,6 +114,9 @@ static const char *start(void)
 	if (atomic_load(&server.state) == SERVER_FAILED)
 		return server.err.text;
 	atomic_store(&running, true);
+	heap_set_rate(atomic_load(&heap_rate_asked) == HEAP_RATE_UNDECIDED
+			      ? settings.heap_rate
+			      : atomic_load(&heap_rate_asked));
 	return NULL;
 }
 
@@ -131,23 +138,27 @@ void life_begin(const char *library)
 	const char *wrong;
 
 	/* A program that runs with more rights than its caller is not to be looked into. */
-	if (getauxval(AT_SECURE))
+	if (getauxval(AT_SECURE)) {
+		heap_set_rate(0);
 		return;
+	}
 	settings_read(&settings);
 	if (settings.children != CHILDREN_FOLLOW)
 		settings_hide(library);
-	if (settings.off)
-		return;
-	if (settings.err.kind != ERR_NONE) {
-		say("off: ", settings.err.text);
+	if (settings.off || settings.err.kind != ERR_NONE) {
+		heap_set_rate(0);
+		if (!settings.off)
+			say("off: ", settings.err.text);
 		return;
 	}
 	if (atomic_flag_test_and_set(&busy))
 		return;
 	wrong = start();
-	if (wrong)
+	if (wrong) {
+		heap_set_rate(0);
 		say("off: ", wrong);
-	else if (atomic_load(&server.state) == SERVER_ELSEWHERE)
+	}
+	if (!wrong && atomic_load(&server.state) == SERVER_ELSEWHERE)
 		say("the address is taken; listening on ", server.address);
 	atomic_flag_clear(&busy);
 }
@@ -196,6 +207,13 @@ void postern_stop(void)
 		server_wake(&server);
 		await_state_change(state, STOP_WAIT_NS);
 		atomic_store(&running, false);
+		heap_set_rate(0); /* nobody can read it */
 	}
 	atomic_flag_clear(&busy);
+}
+
+void postern_set_heap_rate(uint64_t bytes)
+{
+	atomic_store(&heap_rate_asked, bytes < SETTINGS_RATE_MAX ? bytes : SETTINGS_RATE_MAX);
+	heap_set_rate(atomic_load(&heap_rate_asked));
 }

@@ -31,6 +31,10 @@ POSTERN_API const char *postern_start(const char *listen, const char *name);
 /* Stop serving and free the port. Running captures are cut. */
 POSTERN_API void postern_stop(void);
 
+/* Sample the heap on average once in so many bytes that are allocated (POSTERN_HEAP_RATE, else 524288); 1 is
+ * every allocation, 0 off. Objects that were sampled are followed to their end all the same. */
+POSTERN_API void postern_set_heap_rate(uint64_t bytes);
+
 /*
  * Labels of the calling thread: CPU, wall and lock profiles tell samples apart by them (`-tagfocus`,
  * `-tags`).  Set until set to another value; NULL or "" takes the label away.  A thread has at most 8,

@@ -15,6 +15,15 @@ static void give_up(const char *name)
 	_exit(127);
 }
 
+real_function *real_find_optional(const char *name)
+{
+	void *found = dlsym(RTLD_NEXT, name);
+	real_function *function;
+
+	memcpy(&function, &found, sizeof(function)); /* POSIX says that it may be done */
+	return function;
+}
+
 real_function *real_find(const char *name, const char *version)
 {
 	void *found = version ? dlvsym(RTLD_NEXT, name, version) : NULL;

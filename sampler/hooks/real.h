@@ -25,6 +25,9 @@ typedef void real_function(void);
  */
 real_function *real_find(const char *name, const char *version);
 
+/* The same without a version; NULL when there is none. */
+real_function *real_find_optional(const char *name);
+
 /* A hook's pointer to what is behind it: found at the first use. */
 static inline real_function *real_of(
 	_Atomic(real_function *) *kept, const char *name, const char *version)

@@ -84,8 +84,11 @@ int answer_attachment(struct arena *arena, struct answer *answer, const char *fi
 
 /* Sorted by name, as the index page shows them. */
 static const struct endpoint *const all[] = {
+	&endpoint_allocs,
 	&endpoint_cmdline,
+	&endpoint_delta_heap,
 	&endpoint_goroutine,
+	&endpoint_heap,
 	&endpoint_profile,
 	&endpoint_symbol,
 	&endpoint_threads,

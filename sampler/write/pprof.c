@@ -67,6 +67,7 @@ struct pprof {
 	const struct pprof_settings *settings;
 	struct buf samples, locations, functions, strings;
 	struct index location_of; /* address, exact or not → location id */
+	struct index hidden;      /* address → 2 when its function is to be hidden, else 1 */
 	struct index function_of; /* string id → function id */
 	struct index string_of;   /* hash of a text → string id */
 	uint32_t locations_len, functions_len, strings_len;
@@ -299,10 +300,39 @@ void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64
 	add_sample(pprof, buf_sv(&ids), values, labels, labels_len);
 }
 
+static bool is_hidden(struct pprof *pprof, uintptr_t address)
+{
+	uint32_t *known = find(pprof, &pprof->hidden, address);
+	struct symbol symbol;
+
+	if (!known)
+		return false;
+	if (!*known) {
+		symbols_find(pprof->symbols, address, &symbol);
+		*known = pprof->settings->hides(symbol.name) ? 2 : 1;
+	}
+	return *known == 2;
+}
+
+static struct depot_stack without_hidden(struct pprof *pprof, struct depot_stack stack)
+{
+	size_t hidden = 0;
+
+	if (!pprof->settings->hides)
+		return stack;
+	while (hidden < stack.len && is_hidden(pprof, stack.pcs[hidden] - 1))
+		hidden++;
+	if (hidden < stack.len) {
+		stack.pcs += hidden;
+		stack.len -= hidden;
+	}
+	return stack;
+}
+
 void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64_t *values,
 	const struct pprof_label *extra, size_t extra_len)
 {
-	struct depot_stack stack = depot_get(key->stack);
+	struct depot_stack stack = without_hidden(pprof, depot_get(key->stack));
 	struct label_pair pairs[LABELS_SET_MAX];
 	struct pprof_label labels[LABELS_SET_MAX + PPROF_LABELS_MAX] = { { 0 } };
 	char texts[2 * LABELS_SET_MAX][LABELS_TEXT_MAX + 1];

@@ -45,6 +45,8 @@ struct pprof_settings {
 	int64_t time_unix_ns, duration_ns;        /* duration 0: left out */
 	const char *default_sample_type;          /* or NULL */
 	const char *comments[PPROF_COMMENTS_MAX]; /* NULL after the last */
+	/* Innermost frames of such functions are left out, unless none would stay; or NULL. */
+	bool (*hides)(const char *name);
 };
 
 struct pprof;
