@@ -1,6 +1,7 @@
 /*
  * life.c - when the sampler starts, what becomes of it in forked children, and the public API.
  */
+#include <errno.h>
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
 #include "sampler/collect/heap.h"
+#include "sampler/collect/locks.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/serve/server.h"
@@ -88,6 +90,8 @@ static void in_child(void)
 	atomic_store(&running, false);
 	if (settings.children == CHILDREN_OFF) {
 		heap_set_rate(0);
+		(void)locks_set_mutex_fraction(0);
+		(void)locks_set_block_rate(0);
 		return;
 	}
 	memset(&server, 0, sizeof(server));
@@ -108,6 +112,10 @@ static const char *start(void)
 	(void)dl_iterate_phdr(add_tls, &tls_bytes);
 	if (!watching_forks && pthread_atfork(NULL, NULL, in_child) == 0)
 		watching_forks = true;
+	if (settings.mutex_fraction > 0)
+		(void)locks_set_mutex_fraction(settings.mutex_fraction);
+	if (settings.block_rate_ns > 0)
+		(void)locks_set_block_rate(settings.block_rate_ns);
 	if (start_thread())
 		return "the server's thread cannot be made";
 	await_state_change(SERVER_STARTING, START_WAIT_NS);
@@ -216,4 +224,32 @@ void postern_set_heap_rate(uint64_t bytes)
 {
 	atomic_store(&heap_rate_asked, bytes < SETTINGS_RATE_MAX ? bytes : SETTINGS_RATE_MAX);
 	heap_set_rate(atomic_load(&heap_rate_asked));
+}
+
+/* The server's thread sleeps until somebody comes; what is to be recorded wants tables from it. */
+static void wake_server(void)
+{
+	int error = errno;
+
+	if (atomic_load(&running))
+		server_wake(&server);
+	errno = error;
+}
+
+int postern_set_mutex_fraction(int fraction)
+{
+	int before = locks_set_mutex_fraction(getauxval(AT_SECURE) ? -1 : fraction);
+
+	if (fraction > 0)
+		wake_server();
+	return before;
+}
+
+void postern_set_block_rate(long long ns)
+{
+	if (getauxval(AT_SECURE))
+		return;
+	(void)locks_set_block_rate(ns);
+	if (ns > 0)
+		wake_server();
 }

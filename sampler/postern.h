@@ -61,6 +61,18 @@ struct postern_region { /* nothing in it is for you */
 POSTERN_API struct postern_region postern_region_begin(const char *name);
 POSTERN_API void postern_region_end(const struct postern_region *region);
 
+/*
+ * Lock contention, both off unless switched on here or by POSTERN_MUTEX_FRACTION and POSTERN_BLOCK_RATE.
+ *
+ * The mutex profile shows who kept others waiting: one in `fraction` such events is recorded, 0 switches
+ * it off, a negative one changes nothing.  Returns what it was before.  (Go's SetMutexProfileFraction.)
+ *
+ * The block profile shows who waited, for locks, conditions and semaphores: one sample for each `ns`
+ * nanoseconds waited; 1 is every wait, 0 and less is off. (Go's SetBlockProfileRate.)
+ */
+POSTERN_API int postern_set_mutex_fraction(int fraction);
+POSTERN_API void postern_set_block_rate(long long ns);
+
 /* A line for execution traces, at this moment of this thread. Costs next to nothing when none is taken. */
 POSTERN_API void postern_log(const char *key, const char *text);
 

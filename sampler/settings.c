@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -108,6 +109,18 @@ bool settings_heap_rate_sigsafe(uint64_t *rate)
 	return true;
 }
 
+static int64_t read_number(struct settings *out, const char *name, uint64_t max)
+{
+	const char *value = get(name);
+	uint64_t number = 0;
+
+	if (value && !sv_to_u64(sv_from_cstr(value), max, &number))
+		(void)err_set(&out->err, ERR_INPUT,
+			"%s is '%s': it must be a whole number, 0 for off, at most %llu", name,
+			value, (unsigned long long)max);
+	return (int64_t)number;
+}
+
 static void read_token(struct settings *out)
 {
 	const char *path = get("POSTERN_REQUIRE_TOKEN_FILE");
@@ -161,6 +174,8 @@ void settings_read(struct settings *out)
 	copy(out, "POSTERN_NAME", name ? name : last_part(program_invocation_name), out->name,
 		sizeof(out->name));
 	read_children(out);
+	out->mutex_fraction = (int)read_number(out, "POSTERN_MUTEX_FRACTION", INT_MAX);
+	out->block_rate_ns = read_number(out, "POSTERN_BLOCK_RATE", INT64_MAX);
 	read_uids(out);
 	read_heap_rate(out);
 	read_token(out);

@@ -28,6 +28,8 @@ struct settings {
 	char name[64];
 	char runtime_dir[96];
 	enum settings_children children;
+	int mutex_fraction;    /* 0: off */
+	int64_t block_rate_ns; /* 0: off */
 	uint32_t allow_uids[SETTINGS_UIDS_MAX];
 	size_t allow_uids_len;
 	uint64_t heap_rate; /* bytes between two samples; 0: off */

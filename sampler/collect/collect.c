@@ -2,6 +2,7 @@
 
 #include "sampler/collect/cpu.h"
 #include "sampler/collect/heap.h"
+#include "sampler/collect/locks.h"
 #include "sampler/collect/signal.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
@@ -9,6 +10,7 @@
 static const struct collector *const all[] = {
 	&cpu_collector,
 	&heap_collector,
+	&locks_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

@@ -88,7 +88,7 @@ static bool is_early(const void *object)
 
 #define FIND(name)                                                                       \
 	do {                                                                             \
-		real_function *found = real_find_optional(#name);                        \
+		real_function *found = real_find_optional(#name, NULL);                  \
 		if (found)                                                               \
 			atomic_store_explicit(&real.name, (__typeof__(REAL(name)))found, \
 				memory_order_relaxed);                                   \

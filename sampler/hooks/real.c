@@ -15,24 +15,22 @@ static void give_up(const char *name)
 	_exit(127);
 }
 
-real_function *real_find_optional(const char *name)
-{
-	void *found = dlsym(RTLD_NEXT, name);
-	real_function *function;
-
-	memcpy(&function, &found, sizeof(function)); /* POSIX says that it may be done */
-	return function;
-}
-
-real_function *real_find(const char *name, const char *version)
+real_function *real_find_optional(const char *name, const char *version)
 {
 	void *found = version ? dlvsym(RTLD_NEXT, name, version) : NULL;
 	real_function *function;
 
 	if (!found)
 		found = dlsym(RTLD_NEXT, name);
-	if (!found)
-		give_up(name);
 	memcpy(&function, &found, sizeof(function)); /* POSIX says that it may be done */
+	return function;
+}
+
+real_function *real_find(const char *name, const char *version)
+{
+	real_function *function = real_find_optional(name, version);
+
+	if (!function)
+		give_up(name);
 	return function;
 }

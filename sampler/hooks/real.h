@@ -25,8 +25,8 @@ typedef void real_function(void);
  */
 real_function *real_find(const char *name, const char *version);
 
-/* The same without a version; NULL when there is none. */
-real_function *real_find_optional(const char *name);
+/* The same, but NULL when there is none: this C library may be older than the function is. */
+real_function *real_find_optional(const char *name, const char *version);
 
 /* A hook's pointer to what is behind it: found at the first use. */
 static inline real_function *real_of(

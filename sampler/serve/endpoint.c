@@ -85,10 +85,14 @@ int answer_attachment(struct arena *arena, struct answer *answer, const char *fi
 /* Sorted by name, as the index page shows them. */
 static const struct endpoint *const all[] = {
 	&endpoint_allocs,
+	&endpoint_block,
 	&endpoint_cmdline,
+	&endpoint_delta_block,
 	&endpoint_delta_heap,
+	&endpoint_delta_mutex,
 	&endpoint_goroutine,
 	&endpoint_heap,
+	&endpoint_mutex,
 	&endpoint_profile,
 	&endpoint_symbol,
 	&endpoint_threads,

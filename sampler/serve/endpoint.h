@@ -60,8 +60,9 @@ struct endpoint {
 };
 
 /* One for each file endpoint_….c; the list is in endpoint.c. */
-extern const struct endpoint endpoint_allocs, endpoint_cmdline, endpoint_delta_heap,
-	endpoint_goroutine, endpoint_heap, endpoint_metrics, endpoint_profile, endpoint_symbol,
+extern const struct endpoint endpoint_allocs, endpoint_block, endpoint_cmdline,
+	endpoint_delta_block, endpoint_delta_heap, endpoint_delta_mutex, endpoint_goroutine,
+	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_symbol,
 	endpoint_threads;
 
 enum endpoint_result endpoint_ask(

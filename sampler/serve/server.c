@@ -201,6 +201,7 @@ void server_run(struct server *server)
 		atomic_store(&server->state, SERVER_FAILED);
 		return;
 	}
+	collect_poll(clock_mono_ns()); /* what is on from the start is so before main() */
 	start_listening();
 	if (atomic_load(&server->state) == SERVER_FAILED)
 		return;

@@ -115,7 +115,7 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 	struct tally tally;
 	struct err err;
 
-	if (question_text(question, SV("seconds")).len > 0)
+	if (!kind->ignores_seconds && question_text(question, SV("seconds")).len > 0)
 		return begin_delta(kind, question, answer, capture);
 	if (debug)
 		answer_text(question->arena, answer, ANSWER_BODY_MAX);

@@ -13,6 +13,7 @@
 struct snapshot_kind {
 	const char *name, *delta_name;  /* of the attachment: "heap", "heap-delta" */
 	struct pprof_settings settings; /* period and times are filled in later */
+	bool ignores_seconds; /* a difference in itself: since it was last asked for */
 	/* Add what is there now. `?peak=1` and the like are the kind's own to read from the question,
 	 * which is NULL for the second look of a difference: `variant` is what the first returned. */
 	int (*take)(struct tally *out, int variant);

@@ -33,23 +33,29 @@ static int claim_sigsafe(void)
 	return -1;
 }
 
-uint32_t depot_walk_sigsafe(const struct unwind_regs *regs)
+uint32_t depot_walk_below_sigsafe(uintptr_t leaf, const struct unwind_regs *regs)
 {
 	int mine = claim_sigsafe();
+	size_t len, first = leaf != 0;
 	enum unwind_end end;
 	uint32_t id;
-	size_t len;
 
 	if (mine < 0) {
 		atomic_fetch_add_explicit(&walks_lost, 1, memory_order_relaxed);
 		return 0;
 	}
-	end = unwind_walk_sigsafe(regs, scratch[mine], UNWIND_DEPTH_MAX, &len);
+	scratch[mine][0] = leaf;
+	end = unwind_walk_sigsafe(regs, &scratch[mine][first], UNWIND_DEPTH_MAX - first, &len);
 	if (len > 0 && !regs->pc_is_return)
-		scratch[mine][0]++;
-	id = depot_put_sigsafe(scratch[mine], len, end);
+		scratch[mine][first]++;
+	id = depot_put_sigsafe(scratch[mine], first + len, end);
 	atomic_fetch_and(&scratch_taken, ~(UINT64_C(1) << mine));
 	return id;
+}
+
+uint32_t depot_walk_sigsafe(const struct unwind_regs *regs)
+{
+	return depot_walk_below_sigsafe(0, regs);
 }
 
 struct depot_stack depot_get(uint32_t id)

@@ -16,6 +16,10 @@ uint32_t depot_put_sigsafe(const uintptr_t *pcs, size_t len, enum unwind_end end
 /* Walk the calling thread's own stack from `regs`, and keep what was found. 0 when there is no room. */
 uint32_t depot_walk_sigsafe(const struct unwind_regs *regs);
 
+/* The same for an interposed function that wants to be seen: `leaf`, its own address plus 1, goes below its
+ * caller's frame, whose registers `regs` are. */
+uint32_t depot_walk_below_sigsafe(uintptr_t leaf, const struct unwind_regs *regs);
+
 struct depot_stack {
 	size_t len;
 	const uintptr_t *pcs; /* innermost first; stays valid */
