@@ -141,10 +141,16 @@ void signal_set_capture(uint32_t value)
 	atomic_store(&capture, value);
 }
 
+/* The clock of another thread's CPU time: clock_getcpuclockid(3)'s encoding, for a thread. */
+static clockid_t clock_of(uint32_t tid)
+{
+	return (clockid_t)(~tid << 3 | 6);
+}
+
 /*
- * By a timer that expires at once, and not by a signal queued by hand: should the thread be about to
- * run another program, the kernel drops what timers have sent, while a queued signal would end that
- * program.
+ * By a timer that expires at the thread's next tick on a CPU: one that goes to sleep before that is not
+ * woken.  And not by a signal queued by hand: should the thread be about to run another program, the
+ * kernel drops what timers have sent, while a queued signal would end that program.
  */
 static bool send_question(uint32_t tid, uint32_t asked, int *timer)
 {
@@ -156,7 +162,7 @@ static bool send_question(uint32_t tid, uint32_t asked, int *timer)
 	event.sigev_signo = number;
 	event.sigev_value.sival_int = (int)(asked | QUESTION);
 	event._sigev_un._tid = (pid_t)tid;
-	if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, timer))
+	if (syscall(SYS_timer_create, clock_of(tid), &event, timer))
 		return false;
 	if (syscall(SYS_timer_settime, *timer, 0, &at_once, NULL) == 0)
 		return true;

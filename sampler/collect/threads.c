@@ -2,51 +2,53 @@
 
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "sampler/collect/signal.h"
-#include "sampler/store/depot.h"
+#include "sampler/proc/memory.h"
+#include "sampler/store/self.h"
 
-#define STACK_BYTES_MAX ((size_t)64 << 10)
+#define STACK_BYTES_MAX ((size_t)256 << 10)
 #define PAGE            ((size_t)4096)
+#define FUTEX_FRAMES    4 /* how far above the system call the lock's function may be */
+#define TRIES           3 /* at a thread that moves while it is looked at */
 #define ANSWER_MS       20
 #define ALL_ANSWERS_NS  UINT64_C(500000000) /* after that, threads are shown without a stack */
 
 /* What a system call means for who waits in it; Go's words where there is one. */
 static const struct {
 	long call;
-	const char *state;
-} states[] = {
-	{ SYS_read, "IO wait" },
-	{ SYS_write, "IO wait" },
-	{ SYS_readv, "IO wait" },
-	{ SYS_writev, "IO wait" },
-	{ SYS_pread64, "IO wait" },
-	{ SYS_pwrite64, "IO wait" },
-	{ SYS_recvfrom, "IO wait" },
-	{ SYS_recvmsg, "IO wait" },
-	{ SYS_recvmmsg, "IO wait" },
-	{ SYS_sendto, "IO wait" },
-	{ SYS_sendmsg, "IO wait" },
-	{ SYS_accept, "IO wait" },
-	{ SYS_accept4, "IO wait" },
-	{ SYS_connect, "IO wait" },
-	{ SYS_ppoll, "IO wait" },
-	{ SYS_pselect6, "IO wait" },
-	{ SYS_epoll_pwait, "IO wait" },
-	{ SYS_fsync, "IO wait" },
-	{ SYS_fdatasync, "IO wait" },
-	{ SYS_io_getevents, "IO wait" },
-	{ SYS_nanosleep, "sleep" },
-	{ SYS_clock_nanosleep, "sleep" },
-	{ SYS_futex, "semacquire" },
+	enum thread_state state;
+} calls[] = {
+	{ SYS_read, THREAD_IO },
+	{ SYS_write, THREAD_IO },
+	{ SYS_readv, THREAD_IO },
+	{ SYS_writev, THREAD_IO },
+	{ SYS_pread64, THREAD_IO },
+	{ SYS_pwrite64, THREAD_IO },
+	{ SYS_recvfrom, THREAD_IO },
+	{ SYS_recvmsg, THREAD_IO },
+	{ SYS_recvmmsg, THREAD_IO },
+	{ SYS_sendto, THREAD_IO },
+	{ SYS_sendmsg, THREAD_IO },
+	{ SYS_accept, THREAD_IO },
+	{ SYS_accept4, THREAD_IO },
+	{ SYS_connect, THREAD_IO },
+	{ SYS_ppoll, THREAD_IO },
+	{ SYS_pselect6, THREAD_IO },
+	{ SYS_epoll_pwait, THREAD_IO },
+	{ SYS_fsync, THREAD_IO },
+	{ SYS_fdatasync, THREAD_IO },
+	{ SYS_io_getevents, THREAD_IO },
+	{ SYS_nanosleep, THREAD_SLEEP },
+	{ SYS_clock_nanosleep, THREAD_SLEEP },
+	{ SYS_futex, THREAD_FUTEX },
 #ifdef SYS_poll /* younger machines have only what came after these */
-	{ SYS_poll, "IO wait" },
-	{ SYS_select, "IO wait" },
-	{ SYS_epoll_wait, "IO wait" },
-	{ SYS_pause, "sleep" },
+	{ SYS_poll, THREAD_IO },
+	{ SYS_select, THREAD_IO },
+	{ SYS_epoll_wait, THREAD_IO },
+	{ SYS_pause, THREAD_SLEEP },
 #endif
 };
 
@@ -59,134 +61,182 @@ static const struct {
 	{ "cond_", "sync.Cond.Wait" },
 };
 
-static const char *state_in_call(
-	long call, struct symbols *symbols, const uintptr_t *pcs, size_t len)
+static enum thread_state state_in_call(long call)
 {
-	const char *state = "syscall";
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		if (calls[i].call == call)
+			return calls[i].state;
+	}
+	return call < 0 ? THREAD_WAITING : THREAD_SYSCALL;
+}
+
+const char *thread_state_name(
+	enum thread_state state, struct symbols *symbols, struct depot_stack stack)
+{
+	static const char *const names[] = { "running", "waiting", "syscall", "IO wait",
+		"sleep", "semacquire", "stopped", "dead" };
 	struct symbol symbol;
 
-	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
-		if (states[i].call == call)
-			state = states[i].state;
-	}
-	if (call != SYS_futex)
-		return state;
-	for (size_t i = 0; i < len && i < 4; i++) {
-		symbols_find(symbols, pcs[i] - 1, &symbol);
+	if (state != THREAD_FUTEX)
+		return names[state];
+	for (size_t i = 0; i < stack.len && i < FUTEX_FRAMES; i++) {
+		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
 		for (size_t k = 0; k < sizeof(locks) / sizeof(locks[0]); k++) {
 			if (strstr(symbol.name, locks[k].part))
 				return locks[k].state;
 		}
 	}
-	return state;
+	return names[state];
 }
 
-/* Copy as much of a stack as is mapped: each page is one element, which comes whole or not. */
-static size_t copy_stack(uintptr_t sp, char *to) /* NOLINT(readability-non-const-parameter) */
+/* What reading takes. */
+struct reading {
+	int folder;
+	char *copy; /* of a stack */
+};
+
+static int open_reading(struct reading *reading, struct arena *arena)
 {
-	struct iovec here = { to, STACK_BYTES_MAX }, there[STACK_BYTES_MAX / 4096 + 1];
-	size_t len = 0, pages = 0;
-	ssize_t got;
-
-	while (len < STACK_BYTES_MAX) {
-		size_t piece = pages == 0 ? PAGE - sp % PAGE : PAGE;
-
-		if (piece > STACK_BYTES_MAX - len)
-			piece = STACK_BYTES_MAX - len;
-		there[pages].iov_base =
-			(void *)(sp + len); /* NOLINT(performance-no-int-to-ptr) */
-		there[pages++].iov_len = piece;
-		len += piece;
-	}
-	got = process_vm_readv(getpid(), &here, 1, there, pages, 0);
-	return got > 0 ? (size_t)got : 0;
-}
-
-/* The stack of a thread that sleeps, unless it moved while we read. */
-static bool read_sleeping(uint32_t tid, char *copy, struct thread *out, long *call)
-{
-	struct unwind_regs regs = { .valid = 1U << ARCH_SP };
-	struct task_place before, after;
-	size_t size;
-	enum unwind_end end;
-
-	if (!task_place(tid, &before))
-		return false;
-	size = copy_stack(before.sp, copy);
-	if (size == 0 || !task_place(tid, &after) || after.pc != before.pc ||
-		after.sp != before.sp || after.call != before.call)
-		return false;
-	*call = before.call;
-	regs.pc = before.pc;
-	regs.reg[ARCH_SP] = before.sp;
-	end = unwind_walk_copy(&regs, copy, size, out->pcs, UNWIND_DEPTH_MAX, &out->len);
-	if (out->len > 0)
-		out->pcs[0]++; /* the depot's way: like a return address */
-	return end == UNWIND_COMPLETE || end == UNWIND_DEPTH;
-}
-
-static bool ask(uint32_t tid, uint64_t give_up, struct thread *out)
-{
-	struct depot_stack answer;
 	struct err err;
-	uint32_t stack;
 
-	if (signal_open(&err) || !signal_is_ours() || clock_mono_ns() > give_up ||
-		task_blocks(tid, signal_number()) || !signal_ask_stack(tid, ANSWER_MS, &stack))
-		return false;
-	answer = depot_get(stack);
-	out->len = answer.len;
-	memcpy(out->pcs, answer.pcs, answer.len * sizeof(answer.pcs[0]));
+	*reading = (struct reading){ .folder = task_folder(),
+		.copy = arena_alloc(arena, STACK_BYTES_MAX) };
+	if (!reading->copy || reading->folder < 0 || unwind_refresh(&err)) {
+		if (reading->folder >= 0)
+			(void)close(reading->folder);
+		return -1;
+	}
+	memory_begin();
+	return 0;
+}
+
+static void close_reading(struct reading *reading)
+{
+	memory_end();
+	(void)close(reading->folder);
+}
+
+/* Copy no more of the stack than the walk turns out to need. */
+static uint32_t walk_sleeping(struct reading *reading, const struct task_look *look)
+{
+	struct unwind_regs regs = { .pc = look->pc, .valid = 1U << ARCH_SP };
+	size_t want = 2 * PAGE - look->sp % PAGE, got = 0, len = 0;
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	enum unwind_end end = UNWIND_BAD_STACK;
+
+	regs.reg[ARCH_SP] = look->sp;
+	for (; got < STACK_BYTES_MAX;
+		want = want * 8 < STACK_BYTES_MAX ? want * 8 : STACK_BYTES_MAX) {
+		got += memory_copy(look->sp + got, reading->copy + got, want - got);
+		end = unwind_walk_copy(&regs, reading->copy, got, pcs, UNWIND_DEPTH_MAX, &len);
+		if (end == UNWIND_COMPLETE || end == UNWIND_DEPTH || got < want)
+			break;
+	}
+	if (len == 0)
+		return 0;
+	pcs[0]++; /* the depot's way: like a return address */
+	return depot_put_sigsafe(pcs, len, end);
+}
+
+/* Walk what sleeps. False when the thread is gone. */
+static bool look_at(struct reading *reading, struct thread *out)
+{
+	struct task_look look;
+
+	for (unsigned i = 0; i < TRIES; i++) {
+		bool holds;
+
+		out->stack = 0;
+		if (!task_look(reading->folder, out->tid, &look))
+			return false;
+		if (look.sleeps)
+			out->stack = walk_sleeping(reading, &look);
+		holds = task_look_holds(reading->folder, out->tid, &look);
+		task_look_end(&look);
+		out->state = look.sleeps ? state_in_call(look.call) : THREAD_RUNNING;
+		if (holds)
+			return true;
+	}
+	/* It sleeps shortly and often. */
+	out->stack = 0;
+	out->state = THREAD_RUNNING;
 	return true;
 }
 
-static void read_thread(
-	uint32_t tid, char *copy, uint64_t give_up, struct symbols *symbols, struct thread *out)
+/* A thread that runs is asked, by a signal that finds it only while it runs. */
+static void ask(struct reading *reading, uint64_t give_up, struct thread *out)
 {
-	char state = task_state(tid);
-	long call = -1;
-	size_t partial;
+	struct err err;
 
-	out->tid = tid;
-	task_name(tid, out->name);
-	if (state == 'S' || state == 'D') {
-		if (!read_sleeping(tid, copy, out, &call)) {
-			partial = out->len;
-			if (!ask(tid, give_up, out))
-				out->len = partial;
-		}
-		out->state = call >= 0 ? state_in_call(call, symbols, out->pcs, out->len)
-				       : "waiting";
-		return;
+	for (unsigned i = 0; out->state == THREAD_RUNNING && out->stack == 0 && i < TRIES;
+		i++) {
+		if (signal_open(&err) || !signal_is_ours() || clock_mono_ns() > give_up ||
+			task_blocks(out->tid, signal_number()) ||
+			signal_ask_stack(out->tid, ANSWER_MS, &out->stack))
+			return;
+		/* It may have gone to sleep meanwhile, or away. */
+		if (!look_at(reading, out))
+			out->state = THREAD_DEAD;
 	}
-	(void)ask(tid, give_up, out);
-	out->state = state == 'R'                   ? "running"
-		     : state == 'T' || state == 't' ? "stopped"
-						    : "dead";
 }
 
-int threads_read(struct arena *arena, struct symbols *symbols, struct thread **out, size_t *len)
+static void tell_rest(struct thread *thread)
+{
+	char state = thread->state == THREAD_WAITING || thread->stack == 0
+			     ? task_state(thread->tid)
+			     : '\0';
+
+	if (state == 'T' || state == 't')
+		thread->state = THREAD_STOPPED;
+	else if (state == 'Z' || state == 'X')
+		thread->state = THREAD_DEAD;
+	else if (state == 'S' && thread->state == THREAD_RUNNING)
+		thread->state = THREAD_WAITING;
+	task_name(thread->tid, thread->name);
+}
+
+int threads_read(struct arena *arena, struct thread **out, size_t *len)
 {
 	uint64_t give_up = clock_mono_ns() + ALL_ANSWERS_NS;
-	char *copy = arena_alloc(arena, STACK_BYTES_MAX);
-	struct err err;
+	struct reading reading;
 	uint32_t *tids;
 	size_t count;
 
 	*len = 0;
-	if (!copy || unwind_refresh(&err) || task_list(arena, &tids, &count))
+	if (task_list(arena, &tids, &count))
 		return -1;
-	*out = arena_alloc(arena, count * sizeof(**out));
-	if (!*out)
+	*out = arena_alloc(arena, (count + 1) * sizeof(**out));
+	if (!*out || open_reading(&reading, arena))
 		return -1;
 	for (size_t i = 0; i < count; i++) {
 		struct thread *thread = &(*out)[*len];
 
-		read_thread(tids[i], copy, give_up, symbols, thread);
-		if (task_state(tids[i]) != '\0') /* gone meanwhile: as if it had never been */
+		thread->tid = tids[i];
+		if (look_at(&reading, thread)) /* else as if it had never been */
 			++*len;
 	}
+	for (size_t i = 0; i < *len; i++) {
+		ask(&reading, give_up, &(*out)[i]);
+		tell_rest(&(*out)[i]);
+	}
+	close_reading(&reading);
 	return 0;
+}
+
+void threads_read_idle(struct thread *threads, size_t len)
+{
+	int folder = task_folder();
+	uint64_t now = task_last_run_ms(folder, self_tid_sigsafe());
+
+	for (size_t i = 0; i < len; i++) {
+		uint64_t then = threads[i].state == THREAD_RUNNING
+					? 0
+					: task_last_run_ms(folder, threads[i].tid);
+
+		threads[i].idle_ns = then && now > then ? (now - then) * 1000000 : 0;
+	}
+	if (folder >= 0)
+		(void)close(folder);
 }
 
 size_t threads_count(struct arena *arena)

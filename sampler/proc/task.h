@@ -24,13 +24,29 @@ char task_state(uint32_t tid);
 /* Does it block this signal (or is it gone)? */
 bool task_blocks(uint32_t tid, int signal);
 
-/* A thread that sleeps in the kernel: the system call that it is in (-1: none), stack pointer and
- * program counter. False when it runs, or it is not to be known. */
-struct task_place {
-	long call;
+/*
+ * A look at a thread, without any effect on it.  While the look lasts, task_look_holds() tells whether the
+ * thread has run since; then nothing that was read of its stack meanwhile is to be believed.
+ */
+struct task_look {
+	bool sleeps; /* in the kernel: the next three are known */
+	long call;   /* the system call that it is in, or -1 */
 	uintptr_t sp, pc;
+	uint64_t cpu_ns, waited_ns; /* since its start: on a CPU, and ready for one */
+	uint64_t switches;          /* how often it went to sleep or was put on a CPU */
+	int file;                   /* private */
 };
 
-bool task_place(uint32_t tid, struct task_place *out);
+/* A descriptor for the calls below, to be closed by close(2); -1. */
+int task_folder(void);
+
+/* False when the thread is gone; else task_look_end() must follow. */
+bool task_look(int folder, uint32_t tid, struct task_look *out);
+bool task_look_holds(int folder, uint32_t tid, const struct task_look *look);
+void task_look_end(struct task_look *look);
+
+/* When the thread last ran, in milliseconds of the scheduler's clock; 0 when the kernel does not tell. (For
+ * one that runs, now or a tick ago.) */
+uint64_t task_last_run_ms(int folder, uint32_t tid);
 
 #endif

@@ -1,167 +1,163 @@
-#include "sampler/serve/endpoint.h"
-
-#include <string.h>
-
-#include "base/clock.h"
+/* goroutine, and by another name threads: Go's goroutines are here the threads. */
 #include "sampler/collect/threads.h"
-#include "sampler/write/pprof.h"
+#include "sampler/serve/snapshot.h"
+#include "sampler/store/labels.h"
 #include "sampler/write/text.h"
 
-/* Threads with one stack and one name, counted together. */
-struct group {
-	struct thread *first;
-	uint64_t count;
-};
+#define MINUTE_NS UINT64_C(60000000000)
 
-/* As the depot has it: the exact pc one further, like a return address. */
-static struct depot_stack stack_of(struct thread *thread)
+static int take(struct tally *out, int variant)
 {
-	struct depot_stack stack = { .len = thread->len, .pcs = thread->pcs };
+	static const int64_t one[TALLY_VALUES] = { 1 };
+	uint32_t name_key = labels_text_sigsafe(SV("thread"));
+	struct thread *threads;
+	size_t len;
 
-	return stack;
-}
-
-static void add_group(struct buf *out, struct symbols *symbols, const struct group *group)
-{
-	struct depot_stack stack = stack_of(group->first);
-
-	buf_add_u64(out, group->count);
-	text_addresses(out, symbols, stack);
-	buf_add_cstr(out, "\n# labels: {\"thread\":");
-	text_quoted(out, sv_from_cstr(group->first->name));
-	buf_add_cstr(out, "}\n");
-	text_frames(out, symbols, stack);
-	buf_add_byte(out, '\n');
-}
-
-static bool is_alike(const struct thread *a, const struct thread *b)
-{
-	return a->len == b->len && strcmp(a->name, b->name) == 0 &&
-	       memcmp(a->pcs, b->pcs, a->len * sizeof(a->pcs[0])) == 0;
-}
-
-static size_t group_threads(struct thread *threads, size_t len, struct group *groups)
-{
-	size_t groups_len = 0;
-
+	(void)variant;
+	if (threads_read(out->arena, &threads, &len))
+		return -1;
 	for (size_t i = 0; i < len; i++) {
-		size_t at = 0;
+		struct sv name = sv_from_cstr(threads[i].name);
+		struct tally_key key = { .stack = threads[i].stack,
+			.labels = labels_with_sigsafe(0, name_key, labels_text_sigsafe(name)),
+			.other = threads[i].state };
 
-		while (at < groups_len && !is_alike(groups[at].first, &threads[i]))
-			at++;
-		if (at == groups_len)
-			groups[groups_len++] = (struct group){ &threads[i], 0 };
-		groups[at].count++;
+		tally_add(out, &key, one, 1);
 	}
-	/* Most frequent first: few groups, and already nearly in order. */
-	for (size_t i = 1; i < groups_len; i++) {
-		struct group moving = groups[i];
-		size_t at = i;
-
-		for (; at > 0 && groups[at - 1].count < moving.count; at--)
-			groups[at] = groups[at - 1];
-		groups[at] = moving;
-	}
-	return groups_len;
+	return 0;
 }
 
-static void write_groups(const struct question *question, struct symbols *symbols,
-	struct thread *threads, size_t len, struct buf *out)
+static size_t state_label(struct arena *arena, struct symbols *symbols,
+	const struct tally_row *row, struct pprof_label out[static PPROF_LABELS_MAX])
 {
-	struct group *groups = arena_alloc(question->arena, (len + 1) * sizeof(*groups));
-	size_t groups_len;
+	(void)arena;
+	out[0] = (struct pprof_label){ .key = "state",
+		.text = thread_state_name((enum thread_state)row->key.other, symbols,
+			depot_get(row->key.stack)) };
+	return 1;
+}
 
-	buf_add_cstr(out, "goroutine profile: total ");
-	buf_add_u64(out, len);
-	buf_add_byte(out, '\n');
-	if (!groups)
+static void write_labels(struct buf *out, uint32_t labels)
+{
+	struct label_pair pairs[LABELS_SET_MAX];
+	size_t len = labels_of(labels, pairs);
+
+	if (len == 0)
 		return;
-	groups_len = group_threads(threads, len, groups);
-	for (size_t i = 0; i < groups_len; i++)
-		add_group(out, symbols, &groups[i]);
-}
-
-static void write_each(
-	struct symbols *symbols, struct thread *threads, size_t len, struct buf *out)
-{
+	buf_add_cstr(out, "# labels: {");
 	for (size_t i = 0; i < len; i++) {
-		buf_add_cstr(out, i > 0 ? "\ngoroutine " : "goroutine ");
-		buf_add_u64(out, threads[i].tid);
-		buf_add_cstr(out, " [");
-		buf_add_cstr(out, threads[i].state);
-		buf_add_cstr(out, ", thread ");
-		for (const char *c = threads[i].name; *c; c++)
-			buf_add_byte(out, (unsigned char)*c < 0x20 || *c == ']' ? '?' : *c);
-		buf_add_cstr(out, "]:\n");
-		for (size_t k = 0; k < threads[i].len; k++) {
-			struct symbol symbol;
+		buf_add_cstr(out, i > 0 ? ", " : "");
+		text_quoted(out, labels_text_of(pairs[i].key));
+		buf_add_byte(out, ':');
+		text_quoted(out, labels_text_of(pairs[i].value));
+	}
+	buf_add_cstr(out, "}\n");
+}
 
-			symbols_find(symbols, threads[i].pcs[k] - 1, &symbol);
-			buf_add_cstr(out, symbol.name);
-			buf_add_cstr(out, "(...)\n\t");
-			buf_add_cstr(out, text_path(symbols, &symbol));
-			buf_add_cstr(out, ":0 +");
-			text_hex(out, symbol.offset + 1);
-			buf_add_byte(out, '\n');
-		}
+static void write_groups(struct buf *out, struct symbols *symbols, const struct tally *tally)
+{
+	size_t len;
+	const struct tally_row **rows = snapshot_sorted(tally, 0, &len);
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < len; i++)
+		total += (uint64_t)rows[i]->values[0];
+	buf_add_cstr(out, "goroutine profile: total ");
+	buf_add_u64(out, total);
+	buf_add_byte(out, '\n');
+	for (size_t i = 0; i < len; i++) {
+		struct depot_stack stack = depot_get(rows[i]->key.stack);
+
+		buf_add_u64(out, (uint64_t)rows[i]->values[0]);
+		text_addresses(out, symbols, stack);
+		buf_add_byte(out, '\n');
+		write_labels(out, rows[i]->key.labels);
+		text_frames(out, symbols, stack);
+		buf_add_byte(out, '\n');
 	}
 }
 
-static int write_proto(const struct question *question, struct symbols *symbols,
-	struct thread *threads, size_t len, struct buf *out)
+static void write_frame(struct buf *out, struct symbols *symbols, uintptr_t pc)
 {
-	static const int64_t one = 1;
-	struct pprof_settings settings = {
-		.values = { { "goroutine", "count" } },
-		.values_len = 1,
-		.period_type = { "goroutine", "count" },
-		.period = 1,
-		.time_unix_ns = clock_unix_us() * 1000,
-	};
-	struct pprof *pprof = pprof_open(question->arena, symbols, &settings);
-	struct err err;
+	struct symbol symbol;
 
-	for (size_t i = 0; pprof && i < len; i++) {
-		struct pprof_label labels[2] = { { .key = "thread", .text = threads[i].name },
-			{ .key = "state", .text = threads[i].state } };
-
-		if (threads[i].len > 0)
-			pprof_add(pprof,
-				&(struct pprof_stack){ threads[i].pcs, threads[i].len, false },
-				&one, labels, 2);
-		else
-			pprof_add_named(pprof, "[no stack]", &one);
-	}
-	return pprof ? pprof_finish(pprof, out, &err) : -1;
+	symbols_find(symbols, pc - 1, &symbol);
+	buf_add_cstr(out, symbol.name);
+	buf_add_cstr(out, "(...)\n\t");
+	buf_add_cstr(out, text_path(symbols, &symbol));
+	buf_add_cstr(out, ":0 +");
+	text_hex(out, symbol.offset + 1);
+	buf_add_byte(out, '\n');
 }
 
-static enum endpoint_result ask(
-	const struct question *question, struct answer *answer, struct capture *capture)
+static void write_thread(struct buf *out, struct symbols *symbols, const struct thread *thread)
 {
-	bool present;
-	int64_t debug = question_int(question, SV("debug"), &present);
+	struct depot_stack stack = depot_get(thread->stack);
+
+	buf_add_cstr(out, "goroutine ");
+	buf_add_u64(out, thread->tid);
+	buf_add_cstr(out, " [");
+	buf_add_cstr(out, thread_state_name(thread->state, symbols, stack));
+	if (thread->idle_ns >= MINUTE_NS) {
+		buf_add_cstr(out, ", ");
+		buf_add_u64(out, thread->idle_ns / MINUTE_NS);
+		buf_add_cstr(out, " minutes");
+	}
+	buf_add_cstr(out, ", thread ");
+	for (const char *c = thread->name; *c; c++)
+		buf_add_byte(out, (unsigned char)*c < 0x20 || *c == ']' ? '?' : *c);
+	buf_add_cstr(out, "]:\n");
+	for (size_t i = 0; i < stack.len; i++)
+		write_frame(out, symbols, stack.pcs[i]);
+}
+
+/* debug=2: each by itself, as Go's panics show goroutines. */
+static enum endpoint_result write_each(const struct question *question, struct answer *answer)
+{
 	struct symbols *symbols;
 	struct thread *threads;
 	struct err err;
 	size_t len;
 
-	(void)capture;
-	if (debug)
-		answer_text(question->arena, answer, ANSWER_BODY_MAX);
-	else
-		(void)answer_attachment(question->arena, answer, "goroutine");
+	answer_text(question->arena, answer, ANSWER_BODY_MAX);
 	if (answer->is_error)
 		return ENDPOINT_ANSWERED;
-	if (symbols_open(question->arena, &symbols, &err) ||
-		threads_read(question->arena, symbols, &threads, &len))
+	if (threads_read(question->arena, &threads, &len) ||
+		symbols_open(question->arena, &symbols, &err)) {
 		answer_error(question->arena, answer, 500, "the threads cannot be read");
-	else if (debug >= 2)
-		write_each(symbols, threads, len, &answer->body);
-	else if (debug != 0)
-		write_groups(question, symbols, threads, len, &answer->body);
-	else if (write_proto(question, symbols, threads, len, &answer->body))
-		answer_error(question->arena, answer, 500, "the profile is too large");
+		return ENDPOINT_ANSWERED;
+	}
+	threads_read_idle(threads, len);
+	for (size_t i = 0; i < len; i++) {
+		if (i > 0)
+			buf_add_byte(&answer->body, '\n');
+		write_thread(&answer->body, symbols, &threads[i]);
+	}
 	return ENDPOINT_ANSWERED;
+}
+
+static const struct snapshot_kind goroutine = {
+	.name = "goroutine",
+	.delta_name = "goroutine-delta",
+	.settings = {
+		.values = { { "goroutine", "count" } },
+		.values_len = 1,
+		.period_type = { "goroutine", "count" },
+	},
+	.take = take,
+	.labels = state_label,
+	.text = write_groups,
+};
+
+static enum endpoint_result ask(
+	const struct question *question, struct answer *answer, struct capture *capture)
+{
+	bool present;
+
+	if (question_int(question, SV("debug"), &present) >= 2 &&
+		question_text(question, SV("seconds")).len == 0)
+		return write_each(question, answer);
+	return snapshot_ask(&goroutine, question, answer, capture);
 }
 
 const struct endpoint endpoint_goroutine = {

@@ -1,6 +1,7 @@
 #include "sampler/unwind/unwind.h"
 
 #include "sampler/unwind/unwind_table.h"
+#include "sampler/unwind/walk.h"
 
 #define PAGE          ((uintptr_t)4096)
 #define FRAME_MAX     ((uintptr_t)16 << 20) /* a larger step is taken for a broken one */
@@ -44,6 +45,8 @@ struct walk {
 	const struct table *table; /* of the last look-up */
 	unsigned signals;
 	bool pc_is_exact; /* else it is a return address, and its call is what counts */
+	bool outermost;   /* the last frame is known to be the first that there was */
+	bool stops;       /* where the frame pointer would be needed and is not known */
 };
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out)
@@ -293,7 +296,7 @@ static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, ui
 	static const uint8_t addends[] = { 0, 0, 8, 56, 64, 8 };
 	unsigned reg = ARCH_ROW_FIRST + (row->kind & ROW_REG), form = row->kind & ROW_FORM;
 
-	if (!has(walk, reg) && !find_saved_sigsafe(walk, row, reg))
+	if (!has(walk, reg) && (reg == ARCH_FP || !find_saved_sigsafe(walk, row, reg)))
 		return false;
 	*cfa = walk->regs.reg[reg];
 	if (form == ROW_INDEXED)
@@ -339,9 +342,8 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	return UNWIND_COMPLETE;
 }
 
-/* One frame up. `*outermost` says that there is none. */
-static enum unwind_end step_sigsafe(
-	struct walk *walk, const struct unwind_row *row, bool *outermost)
+/* One frame up, unless this is the outermost. */
+static enum unwind_end step_sigsafe(struct walk *walk, const struct unwind_row *row)
 {
 	if (!row) {
 		table_set_note_miss_sigsafe();
@@ -349,7 +351,7 @@ static enum unwind_end step_sigsafe(
 	}
 	switch (row->kind) {
 	case ROW_END:
-		*outermost = true;
+		walk->outermost = true;
 		return UNWIND_COMPLETE;
 	case ROW_SIGNAL:
 		return step_signal_sigsafe(walk);
@@ -450,12 +452,17 @@ static const struct unwind_row *find_row_sigsafe(struct walk *walk)
 		walk->set, walk->regs.pc - (walk->pc_is_exact ? 0 : 1), &walk->table);
 }
 
+static bool is_stuck(const struct walk *walk, const struct unwind_row *row)
+{
+	return walk->stops && row && row->kind < ROW_SPECIAL &&
+	       ARCH_ROW_FIRST + (row->kind & ROW_REG) == ARCH_FP && !has(walk, ARCH_FP);
+}
+
 static enum unwind_end walk_frames_sigsafe(
 	struct walk *walk, uintptr_t *pcs, size_t max, size_t *len)
 {
 	enum unwind_end end = UNWIND_COMPLETE;
 	struct doubt doubts[DOUBTS];
-	bool outermost = false;
 
 	*len = doubts[BY_ROW].len = doubts[BY_SCAN].len = 0;
 	walk->pc_is_exact = !walk->regs.pc_is_return;
@@ -473,13 +480,14 @@ static enum unwind_end walk_frames_sigsafe(
 		/* A frame that a signal interrupted is exact too; one past it reads as the others. */
 		pcs[*len] = walk->regs.pc + (walk->pc_is_exact && *len > 0 ? 1 : 0);
 		++*len;
-		end = step_sigsafe(walk, row, &outermost);
+		end = step_sigsafe(walk, row);
 		if (end == UNWIND_COMPLETE && row && row->kind < ROW_SPECIAL &&
 			row->kind & ROW_EH)
 			note_doubt_sigsafe(&doubts[BY_SCAN], walk, *len);
-		if (end != UNWIND_COMPLETE && !take_back_sigsafe(doubts, walk, len))
+		if (end != UNWIND_COMPLETE &&
+			(is_stuck(walk, row) || !take_back_sigsafe(doubts, walk, len)))
 			break;
-	} while (!outermost && walk->regs.pc != 0);
+	} while (!walk->outermost && walk->regs.pc != 0);
 	table_set_leave_sigsafe();
 	return end;
 }
@@ -525,13 +533,18 @@ bool unwind_has_tables_sigsafe(void)
 	return has;
 }
 
-enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
-	uintptr_t *pcs, size_t max, size_t *len)
+void walk_copy(const struct unwind_regs *regs, const struct stack_copy *copy, bool stops,
+	struct walked *out)
 {
-	uintptr_t sp = regs->reg[ARCH_SP], low = (sp + 7) & ~(uintptr_t)7;
-	uintptr_t high = (sp + size) & ~(uintptr_t)7;
+	uintptr_t sp = regs->reg[ARCH_SP], address = copy->address;
+	uintptr_t low = (sp + 7) & ~(uintptr_t)7, high = (address + copy->size) & ~(uintptr_t)7;
 	struct walk walk = { .regs = *regs,
-		.stack = { low, high > low ? high : low, (uintptr_t)bytes - sp, 0, 0 } };
+		.stack = { low, high > low ? high : low, (uintptr_t)copy->bytes - address, 0,
+			0 },
+		.stops = stops };
 
-	return walk_frames_sigsafe(&walk, pcs, max, len);
+	out->end = walk_frames_sigsafe(&walk, out->pcs, UNWIND_DEPTH_MAX, &out->len);
+	out->outermost = walk.outermost;
+	out->regs = walk.regs;
+	out->regs.pc_is_return = !walk.pc_is_exact;
 }

@@ -58,8 +58,9 @@ enum unwind_end unwind_walk_sigsafe(
 
 /*
  * Walk a copy of another thread's stack: `bytes` were copied from [address, address + size), where
- * `address` is its stack pointer. Registers may be missing in regs->valid; the walk ends with
- * UNWIND_NO_ROW where one would be needed.
+ * `address` is its stack pointer. Registers may be missing in regs->valid. Where the frame pointer is, and
+ * the walk needs it, it is looked for (sleeper.c); where it cannot be told for certain, or another
+ * register is missing, the walk ends with UNWIND_NO_ROW. Server thread only.
  */
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len);

@@ -1,14 +1,12 @@
 #include "sampler/unwind/unwind_table.h"
 
 #include <elf.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "sampler/proc/maps.h"
+#include "sampler/proc/memory.h"
 #include "sampler/unwind/unwind.h"
 
 #define TABLES_MAX   4096
@@ -29,7 +27,6 @@ static struct {
 } garbage[GARBAGE_MAX];
 
 static size_t garbage_len;
-static int memory_file = -1; /* /proc/self/mem, during a refresh */
 
 const struct table_set *table_set_enter_sigsafe(void)
 {
@@ -122,20 +119,10 @@ static void discard(void *memory, size_t bytes)
 	garbage_len++;
 }
 
-/*
- * The program's memory, which may be unmapped meanwhile: the kernel copies, and says so.  By the file
- * rather than process_vm_readv(), which sandboxes forbid or punish; that is for processes which may
- * not open their own.
- */
+/* The program's memory, which may be unmapped meanwhile: the kernel copies, and says so. */
 static bool copy_memory(uint64_t address, void *to, size_t len)
 {
-	struct iovec here = { to, len };
-	struct iovec there = { NULL, len };
-
-	if (memory_file >= 0)
-		return pread(memory_file, to, len, (off_t)address) == (ssize_t)len;
-	there.iov_base = (void *)(uintptr_t)address; /* NOLINT(performance-no-int-to-ptr) */
-	return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)len;
+	return memory_copy(address, to, len) == len;
 }
 
 /* Where a mapped object's unwind information lies. */
@@ -176,18 +163,19 @@ static bool read_object(uint64_t image, struct object *out)
 	return false;
 }
 
+/* What .eh_frame_hdr begins with; the list follows. */
+struct frame_head {
+	uint8_t encodings[4];
+	int32_t frame;
+	uint32_t count;
+};
+
 /* Copy .eh_frame and the sorted list of its entries that .eh_frame_hdr holds. */
 static bool copy_frame(struct arena *arena, const struct object *object, struct eh_frame *frame,
 	int32_t (**pairs)[2], uint32_t *count)
 {
 	static const uint8_t usual[4] = { 1, 0x1b, 0x03, 0x3b };
-
-	struct {
-		uint8_t encodings[4];
-		int32_t frame;
-		uint32_t count;
-	} head;
-
+	struct frame_head head;
 	uint8_t *bytes;
 
 	if (!copy_memory(object->frame_header, &head, sizeof(head)) ||
@@ -209,20 +197,19 @@ static bool copy_frame(struct arena *arena, const struct object *object, struct 
 }
 
 static bool compile_rows(struct arena *arena, const struct object *object,
-	struct eh_frame *frame, struct row_list *out)
+	struct eh_frame *frame, struct row_list *out, uint32_t *count)
 {
 	int32_t(*pairs)[2];
 	uint64_t done = 0;
-	uint32_t count;
 
-	if (!copy_frame(arena, object, frame, &pairs, &count))
+	if (!copy_frame(arena, object, frame, &pairs, count))
 		return false;
 	out->max = frame->len; /* each instruction is at least a byte */
 	out->rows = arena_alloc(arena, out->max * sizeof(out->rows[0]));
 	if (!out->rows)
 		return false;
 	out->rows[out->len++] = (struct unwind_row){ .kind = ROW_NONE };
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < *count; i++) {
 		uint64_t entry = object->frame_header + (uint64_t)(int64_t)pairs[i][1];
 		struct eh_frame_range range = { .start = done };
 
@@ -276,13 +263,54 @@ static struct table *compile_table(
 	struct object object;
 	size_t used = arena->used;
 	struct table *table = NULL;
+	uint32_t functions;
 
 	if (mapping->limit - mapping->start < UINT32_MAX && read_object(image, &object) &&
-		compile_rows(arena, &object, &frame, &rows))
+		compile_rows(arena, &object, &frame, &rows, &functions))
 		table = lay_out(mapping, rows.rows, rows.len);
+	if (table) {
+		table->frame_header = object.frame_header;
+		table->functions = functions;
+	}
 	/* The next module writes over this one's scratch; all that it reads it writes before. */
 	arena->used = used;
 	return table;
+}
+
+/* The start of function number `index` of the object's list. */
+static bool read_start(const struct table *table, uint32_t index, uintptr_t *start)
+{
+	int32_t pair[2];
+
+	if (!copy_memory(table->frame_header + sizeof(struct frame_head) + index * sizeof(pair),
+		    pair, sizeof(pair)))
+		return false;
+	*start = table->frame_header + (uint64_t)(int64_t)pair[0];
+	return true;
+}
+
+bool table_find_function(
+	const struct table *table, uintptr_t pc, uintptr_t *start, uintptr_t *limit)
+{
+	uint32_t from = 0, to = table->functions;
+	uintptr_t found;
+
+	*start = 0;
+	*limit = table->limit;
+	while (from < to) {
+		uint32_t middle = from + (to - from) / 2;
+
+		if (!read_start(table, middle, &found))
+			return false;
+		if (found <= pc) {
+			*start = found;
+			from = middle + 1;
+		} else {
+			*limit = found;
+			to = middle;
+		}
+	}
+	return *start != 0;
 }
 
 static struct table *find_known(const struct table_set *set, const struct mapping *mapping)
@@ -364,11 +392,9 @@ int unwind_refresh(struct err *err)
 		return err_set(err, ERR_SYSTEM, "/proc/self/maps cannot be read");
 	}
 	set->bytes = bytes;
-	memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	memory_begin();
 	gather(&arena, maps, atomic_load(&current), set);
-	if (memory_file >= 0)
-		(void)close(memory_file);
-	memory_file = -1;
+	memory_end();
 	publish(set);
 	arena_close(&arena);
 	return 0;

@@ -20,6 +20,8 @@ struct table {
 	const struct unwind_row *rows;
 	const uint32_t *index;
 	size_t rows_len, bytes; /* of the whole allocation */
+	uint64_t frame_header;  /* the object's .eh_frame_hdr, in memory */
+	uint32_t functions;     /* how many it lists */
 };
 
 struct table_set {
@@ -36,6 +38,10 @@ void table_set_leave_sigsafe(void);
  * NULL at first: most callers are in the same object. */
 const struct unwind_row *table_set_find_sigsafe(
 	const struct table_set *set, uintptr_t pc, const struct table **table);
+
+/* The function that an address is in, [start, limit), as the object's own list has it. Server thread only. */
+bool table_find_function(
+	const struct table *table, uintptr_t pc, uintptr_t *start, uintptr_t *limit);
 
 /* Is this address in an object that has a table? */
 bool table_set_covers_sigsafe(const struct table_set *set, uintptr_t pc);

@@ -41,7 +41,7 @@ void text_addresses(struct buf *out, struct symbols *symbols, struct depot_stack
 {
 	struct symbol symbol;
 
-	buf_add_cstr(out, " @");
+	buf_add_cstr(out, stack.len > 0 ? " @" : " @ 0x1"); /* readers want an address */
 	for (size_t i = 0; i < stack.len; i++) {
 		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
 		buf_add_byte(out, ' ');
@@ -51,6 +51,8 @@ void text_addresses(struct buf *out, struct symbols *symbols, struct depot_stack
 
 void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack stack)
 {
+	if (stack.len == 0)
+		buf_add_cstr(out, "#\t0x1\t[no stack]+0x0\t?:0\n");
 	for (size_t i = 0; i < stack.len; i++) {
 		struct symbol symbol;
 

@@ -14,6 +14,10 @@ import threading
 import time
 
 
+# What is asked for while a mode runs.
+ASKED = {None: ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2"), "dumps": ("/debug/pprof/goroutine?debug=2",)}
+
+
 class Sampler(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost", timeout=20)
@@ -50,8 +54,7 @@ def main():
         env = {**os.environ, "LD_PRELOAD": library, "POSTERN_LISTEN": f"unix:{path}", "POSTERN_RUNTIME_DIR": folder}
         process = subprocess.Popen([program, mode, str(seconds)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True)
-        askers = [threading.Thread(target=ask, args=(path, what, counts, done)) for what in
-                  ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2")]
+        askers = [threading.Thread(target=ask, args=(path, what, counts, done)) for what in ASKED.get(mode, ASKED[None])]
         for asker in askers:
             asker.start()
         try:

@@ -193,8 +193,8 @@ static int small_alternate_stack(void)
 	return faults == expected ? 0 : wrong("faults were lost");
 }
 
-/* How often a wait ends early: told, and not wrong, since CPU timers may do that. */
-static int waits(void)
+/* How often a wait ends early. */
+static int wait_and_count(unsigned long *interrupted_of)
 {
 	struct timespec pause = { .tv_nsec = 500000 };
 	unsigned long rounds = 0, interrupted = 0;
@@ -213,7 +213,43 @@ static int waits(void)
 		}
 	}
 	printf("%lu rounds, %lu waits ended early\n", rounds, interrupted);
+	*interrupted_of = interrupted;
 	return 0;
+}
+
+/* Told, and not wrong, since CPU timers may do that. */
+static int waits(void)
+{
+	unsigned long interrupted;
+
+	return wait_and_count(&interrupted);
+}
+
+static void *wait_beside(void *arg)
+{
+	return wait_and_count(arg) ? NULL : arg;
+}
+
+/* While nothing but stacks of threads are taken, no wait ends early: not one of those who sleep and run
+ * by turns, nor one of those who sleep all the time. */
+static int dumps(void)
+{
+	unsigned long interrupted[4] = { 0 }, sum = 0;
+	pthread_t threads[4];
+
+	for (int i = 0; i < 4; i++) {
+		if (pthread_create(&threads[i], NULL, wait_beside, &interrupted[i]))
+			return wrong("pthread_create");
+	}
+	while (goes_on()) {
+		if (poll(NULL, 0, 200) != 0)
+			return wrong("a long wait ended early");
+	}
+	for (int i = 0; i < 4; i++) {
+		(void)pthread_join(threads[i], NULL);
+		sum += interrupted[i];
+	}
+	return sum == 0 ? 0 : wrong("waits ended early");
 }
 
 static volatile sig_atomic_t ticks;
@@ -342,6 +378,7 @@ static const struct {
 	{ "threads", thread_storm },
 	{ "altstack", small_alternate_stack },
 	{ "waits", waits },
+	{ "dumps", dumps },
 	{ "sigprof", own_profiler },
 	{ "dlopen", load_and_unload },
 	{ "masked", all_signals_blocked },

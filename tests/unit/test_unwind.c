@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unwind.h>
 
+#include "sampler/proc/memory.h"
 #include "sampler/unwind/unwind.h"
 
 /* What libgcc's unwinder says, to compare with. */
@@ -430,9 +431,40 @@ static __attribute__((noinline)) void check_copy(void)
 	assert_int_equal(copied.len, live.len);
 }
 
+#ifdef __x86_64__ /* elsewhere the code is not read yet */
+/* In frames that the stack pointer alone does not tell the end of. */
+static __attribute__((noinline)) void check_without_frame_pointer(size_t room)
+{
+	static uintptr_t copy[1024];
+	size_t size;
+	volatile char *dynamic = __builtin_alloca(room + 1);
+	struct stack live = { 0 }, copied = { 0 };
+	struct unwind_regs regs;
+	ucontext_t context;
+
+	dynamic[room] = 1;
+	assert_int_equal(getcontext(&context), 0);
+	unwind_regs_from_ucontext_sigsafe(&context, &regs);
+	assert_int_equal(unwind_walk_sigsafe(&regs, live.pcs, UNWIND_DEPTH_MAX, &live.len),
+		UNWIND_COMPLETE);
+	size = memory_copy(regs.reg[ARCH_SP], copy, sizeof(copy));
+	regs.valid = 1U << ARCH_SP;
+	assert_int_equal(
+		unwind_walk_copy(&regs, copy, size, copied.pcs, UNWIND_DEPTH_MAX, &copied.len),
+		UNWIND_COMPLETE);
+	assert_int_equal(copied.len, live.len);
+	assert_memory_equal(live.pcs, copied.pcs, copied.len * sizeof(live.pcs[0]));
+}
+
+#endif
+
 static void *run_check_copy(void *arg)
 {
 	check_copy();
+#ifdef __x86_64__
+	check_without_frame_pointer(0);
+	check_without_frame_pointer(1000);
+#endif
 	return arg;
 }
 
