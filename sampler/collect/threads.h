@@ -37,7 +37,7 @@ struct thread {
 	char name[TASK_NAME_SIZE];
 };
 
-/* All threads but the server, in the order of their ids. Lives in the arena. -1 when they cannot be
+/* All threads but the server, in the order in which they were made. Lives in the arena. -1 when they cannot be
  * listed. */
 int threads_read(struct arena *arena, struct thread **out, size_t *len);
 
