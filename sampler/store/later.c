@@ -5,8 +5,12 @@
 
 #include "sampler/store/depot.h"
 
-#define COPIES      128
-#define COPY_BYTES  ((size_t)64 << 10)
+/* Most stacks are small: a thread's begins a few frames above. */
+#define SMALL       1024
+#define SMALL_BYTES ((size_t)8 << 10)
+#define LARGE       64
+#define LARGE_BYTES ((size_t)64 << 10)
+#define COPIES      (SMALL + LARGE)
 #define NUMBERS_MAX ((uint32_t)1 << 16) /* such stacks in the life of a process */
 #define LATER       ((uint32_t)1 << 31) /* marks their numbers; those of the depot are smaller */
 
@@ -24,29 +28,57 @@ struct copy {
 	size_t size;
 };
 
-static struct copy copies[COPIES];
-static char stacks[COPIES][COPY_BYTES] __attribute__((aligned(4096)));
+static struct copy copies[COPIES]; /* the small ones first */
+static char small[SMALL][SMALL_BYTES] __attribute__((aligned(4096)));
+static char large[LARGE][LARGE_BYTES] __attribute__((aligned(4096)));
+static atomic_uint turn;                    /* where to look for a free one */
 static _Atomic uint32_t found[NUMBERS_MAX]; /* by number: in the depot */
 static _Atomic uint32_t numbers;
 static atomic_uint waiting;
 static atomic_ulong lost;
 
-static struct copy *claim_sigsafe(void)
+static char *bytes_of(const struct copy *copy)
 {
-	for (size_t i = 0; i < COPIES; i++) {
+	size_t at = (size_t)(copy - copies);
+
+	return at < SMALL ? small[at] : large[at - SMALL];
+}
+
+static struct copy *claim_sigsafe(size_t from, size_t len)
+{
+	size_t first = atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed);
+
+	for (size_t i = 0; i < len; i++) {
+		struct copy *copy = &copies[from + (first + i) % len];
 		enum copy_state expected = COPY_FREE;
 
-		if (atomic_load_explicit(&copies[i].state, memory_order_relaxed) == COPY_FREE &&
-			atomic_compare_exchange_strong(
-				&copies[i].state, &expected, COPY_CLAIMED))
-			return &copies[i];
+		if (atomic_load_explicit(&copy->state, memory_order_relaxed) == COPY_FREE &&
+			atomic_compare_exchange_strong(&copy->state, &expected, COPY_CLAIMED))
+			return copy;
 	}
 	return NULL;
 }
 
+static struct copy *claim_for_sigsafe(const struct unwind_regs *regs, size_t *max)
+{
+	struct copy *copy = NULL;
+
+	*max = unwind_stack_bytes_sigsafe(regs);
+	if (*max <= SMALL_BYTES)
+		copy = claim_sigsafe(0, SMALL);
+	if (!copy && (copy = claim_sigsafe(SMALL, LARGE)) && *max > LARGE_BYTES)
+		*max = LARGE_BYTES;
+	if (!copy) {
+		copy = claim_sigsafe(0, SMALL);
+		*max = SMALL_BYTES;
+	}
+	return copy;
+}
+
 static uint32_t put_aside_sigsafe(const struct unwind_regs *regs, uint32_t walked)
 {
-	struct copy *copy = claim_sigsafe();
+	size_t max;
+	struct copy *copy = claim_for_sigsafe(regs, &max);
 	uint32_t number = copy ? atomic_fetch_add(&numbers, 1) : 0;
 
 	if (!copy || number >= NUMBERS_MAX) {
@@ -60,7 +92,7 @@ static uint32_t put_aside_sigsafe(const struct unwind_regs *regs, uint32_t walke
 	copy->number = number;
 	copy->walked = walked;
 	copy->regs = *regs;
-	copy->size = unwind_copy_stack_sigsafe(regs, stacks[copy - copies], COPY_BYTES);
+	copy->size = unwind_copy_stack_sigsafe(regs, bytes_of(copy), max);
 	atomic_store(&found[number], walked);
 	atomic_fetch_add(&waiting, 1);
 	atomic_store_explicit(&copy->state, COPY_WAITS, memory_order_release);
@@ -96,13 +128,13 @@ bool later_any(void)
 
 static void walk_copy(struct copy *copy)
 {
-	const char *bytes = stacks[copy - copies];
 	uintptr_t pcs[UNWIND_DEPTH_MAX];
 	struct depot_stack before = depot_get(copy->walked);
 	enum unwind_end end;
 	size_t len;
 
-	end = unwind_walk_copy(&copy->regs, bytes, copy->size, pcs, UNWIND_DEPTH_MAX, &len);
+	end = unwind_walk_copy(
+		&copy->regs, bytes_of(copy), copy->size, pcs, UNWIND_DEPTH_MAX, &len);
 	if (end == UNWIND_COMPLETE || len > before.len) {
 		uint32_t stack = depot_put_sigsafe(pcs, len, end);
 
@@ -117,7 +149,7 @@ void later_walk_all(void)
 		if (atomic_load_explicit(&copies[i].state, memory_order_acquire) != COPY_WAITS)
 			continue;
 		walk_copy(&copies[i]);
-		(void)madvise(stacks[i], COPY_BYTES, MADV_DONTNEED);
+		(void)madvise(bytes_of(&copies[i]), copies[i].size, MADV_DONTNEED);
 		atomic_fetch_sub(&waiting, 1);
 		atomic_store(&copies[i].state, COPY_FREE);
 	}

@@ -492,15 +492,21 @@ static enum unwind_end walk_frames_sigsafe(
 	return end;
 }
 
+/* Where the calling thread's own stack ends, if it stands on that. */
+static uintptr_t own_top_sigsafe(const struct unwind_regs *regs)
+{
+	uintptr_t top = arch_thread_pointer_sigsafe();
+
+	/* The first thread's control block lies elsewhere, below its stack. */
+	return top < regs->reg[ARCH_SP] ? table_set_first_stack_sigsafe() : top;
+}
+
 enum unwind_end unwind_walk_sigsafe(
 	const struct unwind_regs *regs, uintptr_t *pcs, size_t max, size_t *len)
 {
-	struct walk walk = { .regs = *regs, .stack = { .top = arch_thread_pointer_sigsafe() } };
+	struct walk walk = { .regs = *regs, .stack = { .top = own_top_sigsafe(regs) } };
 	enum unwind_end end;
 
-	/* The first thread's control block lies elsewhere, below its stack. */
-	if (walk.stack.top < regs->reg[ARCH_SP])
-		walk.stack.top = table_set_first_stack_sigsafe();
 	end = walk_frames_sigsafe(&walk, pcs, max, len);
 	remember_sigsafe(&walk.stack);
 	return end;
@@ -523,6 +529,13 @@ __attribute__((no_sanitize("address", "thread"))) size_t unwind_copy_stack_sigsa
 		} while (at < words && (address + at * sizeof(word)) % PAGE != 0);
 	}
 	return at * sizeof(word);
+}
+
+size_t unwind_stack_bytes_sigsafe(const struct unwind_regs *regs)
+{
+	uintptr_t top = own_top_sigsafe(regs), sp = regs->reg[ARCH_SP];
+
+	return top > sp && top - sp < FRAME_MAX ? top - sp : SIZE_MAX;
 }
 
 bool unwind_has_tables_sigsafe(void)

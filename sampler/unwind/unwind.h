@@ -69,6 +69,9 @@ enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *byt
  * returns how many. For unwind_walk_copy(), when there are tables. */
 size_t unwind_copy_stack_sigsafe(const struct unwind_regs *regs, void *to, size_t max);
 
+/* How many bytes the calling thread's own stack has from there on, if `regs` stand on it; else SIZE_MAX. */
+size_t unwind_stack_bytes_sigsafe(const struct unwind_regs *regs);
+
 /* Are there any tables yet? */
 bool unwind_has_tables_sigsafe(void);
 

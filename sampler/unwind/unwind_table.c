@@ -53,7 +53,14 @@ bool unwind_is_stale(void)
 
 uintptr_t table_set_first_stack_sigsafe(void)
 {
-	return atomic_load_explicit(&first_stack, memory_order_relaxed);
+	uintptr_t known = atomic_load_explicit(&first_stack, memory_order_relaxed);
+
+	if (!known) {
+		/* The kernel's random bytes, above the arguments and below their texts. */
+		known = getauxval(AT_RANDOM) & ~(uintptr_t)7;
+		atomic_store_explicit(&first_stack, known, memory_order_relaxed);
+	}
+	return known;
 }
 
 static const struct table *find_table_sigsafe(const struct table_set *set, uintptr_t pc)
@@ -380,8 +387,6 @@ int unwind_refresh(struct err *err)
 	struct sv maps;
 
 	atomic_store(&missed, false);
-	/* The kernel's random bytes, above the arguments and below their texts. */
-	atomic_store(&first_stack, getauxval(AT_RANDOM) & ~(uintptr_t)7);
 	if (arena_open(&arena, ARENA_BYTES))
 		return err_set(err, ERR_NOMEM, "no address space for compiling unwind tables");
 	set = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -46,7 +46,7 @@ bool table_find_function(
 /* Is this address in an object that has a table? */
 bool table_set_covers_sigsafe(const struct table_set *set, uintptr_t pc);
 
-/* An address just above the first thread's first frame; 0 before the first refresh. */
+/* An address just above the first thread's first frame. */
 uintptr_t table_set_first_stack_sigsafe(void);
 
 /* Note that code without a table was met. */
