@@ -230,9 +230,18 @@ class Quickstart:
             raise Failed(f"{file.name} does not name {wanted}")
 
     HOT = {"vtp": "hot_transcode", "go": "main.hotFingerprint"}
+    LEAK = {"vtp": ("leak_recording_buffer", "/switch/leak-memory/on"), "go": ("main.leakSession", "/switch/leak/on")}
+
+    def switch_leaks_on(self, names):
+        step("A leak, switched on in each service")
+        for name in names:
+            url = f"http://127.0.0.1:{self.ports[name]}{self.LEAK[name][1]}"
+            command("curl", "-sS", "--fail", "--noproxy", "*", url)
+            say(f"   $ curl {url}")
 
     def profile_through_gate(self):
         names = [name for name in ("vtp", "go") if f'name = "{name}"' in " ".join(self.targets)]
+        self.switch_leaks_on(names)
         for how, env in (("a token", self.token_env()), ("a client certificate", self.cert_env())):
             step(f"CPU profiles over TLS, {PROFILE_SECONDS} s, with {how}")
             kind = "token" if how == "a token" else "cert"
@@ -241,9 +250,9 @@ class Quickstart:
             for name, file in files:
                 say()
                 self.show_top(file, self.HOT[name])
-            if "go" in names:
-                step(f"A heap profile of the Go server, with {how}")
-                self.show_top(self.fetch("go", "heap", env, f"go-heap-{kind}.pb.gz"))
+            step(f"Heap profiles, with {how}: what is in use, and who allocated it")
+            for name in names:
+                self.show_top(self.fetch(name, "heap", env, f"{name}-heap-{kind}.pb.gz"), self.LEAK[name][0])
 
     def show_refusals(self):
         step("What a stranger gets: neither token nor certificate")
@@ -298,7 +307,6 @@ class Quickstart:
                 self.attempt(self.show_refusals)
             self.attempt(self.check_audit)
         self.write_files()
-        self.leave_out("heap profiles of native programs")
         step("What to type next")
         say(self.next_words())
 
@@ -306,7 +314,7 @@ class Quickstart:
         return (f"   . {shlex.quote(str(self.dir / 'env'))}\n"
                 "   postern status\n"
                 "   postern fetch --seconds 10 vtp/profile -o cpu.pb.gz && postern top cpu.pb.gz\n"
-                "   postern forward -- go tool pprof -top '{url}/targets/go/debug/pprof/heap'\n"
+                "   postern forward -- go tool pprof -top '{url}/targets/vtp/debug/pprof/heap'\n"
                 f"   curl http://127.0.0.1:{self.ports['vtp']}/switch/slow-query/on\n"
                 f"   postern close; curl --cacert \"$POSTERN_CA\" $POSTERN_URL/   # refused by the kernel")
 

@@ -44,6 +44,8 @@ class Quickstart(unittest.TestCase):
             for name in ("client.key", "token"):
                 self.assertEqual((state / name).stat().st_mode & 0o77, 0, name)
             self.assertIn("hot_transcode", done.stdout)
+            for leak in ("leak_recording_buffer", "main.leakSession"):
+                self.assertIn(leak, done.stdout)
             self.assertIn("HTTP/1.1 401 Unauthorized", done.stdout)
             self.assertIn("the chain is whole", done.stdout)
             for name in ("postern.conf", "audit.jsonl", "posternd.pid"):
