@@ -18,6 +18,7 @@
 #include "sampler/collect/locks.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
+#include "sampler/proc/host.h"
 #include "sampler/serve/server.h"
 
 #define STACK_BYTES   ((size_t)256 << 10)
@@ -143,7 +144,7 @@ static void say(const char *what, const char *detail)
 
 void life_begin(const char *library)
 {
-	const char *wrong;
+	const char *wrong = host_forbids();
 
 	/* A program that runs with more rights than its caller is not to be looked into. */
 	if (getauxval(AT_SECURE)) {
@@ -153,10 +154,12 @@ void life_begin(const char *library)
 	settings_read(&settings);
 	if (settings.children != CHILDREN_FOLLOW)
 		settings_hide(library);
-	if (settings.off || settings.err.kind != ERR_NONE) {
+	if (!wrong && settings.err.kind != ERR_NONE)
+		wrong = settings.err.text;
+	if (settings.off || wrong) {
 		heap_set_rate(0);
 		if (!settings.off)
-			say("off: ", settings.err.text);
+			say("off: ", wrong);
 		return;
 	}
 	if (atomic_flag_test_and_set(&busy))
@@ -179,6 +182,8 @@ const char *postern_start(const char *listen, const char *name)
 	if (getauxval(AT_SECURE))
 		return "this program runs with more rights than its caller: the sampler stays "
 		       "off";
+	if (host_forbids())
+		return host_forbids();
 	if (atomic_flag_test_and_set(&busy))
 		return "the sampler is being started or stopped";
 	if (atomic_load(&running)) {

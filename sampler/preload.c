@@ -5,6 +5,18 @@
 
 #include "sampler/life.h"
 
+/*
+ * AddressSanitizer ends a program in which another library than its own comes first, as ours does when it
+ * is preloaded; unless its options, which it asks this function for, say otherwise.  All that we stand in
+ * front of, we pass on to it.
+ */
+const char *__asan_default_options(void);
+
+__attribute__((visibility("default"))) const char *__asan_default_options(void)
+{
+	return "verify_asan_link_order=0";
+}
+
 __attribute__((constructor)) static void on_load(void)
 {
 	static const char here;

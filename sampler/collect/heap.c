@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "sampler/proc/host.h"
 #include "sampler/settings.h"
 #include "sampler/store/cost.h"
 #include "sampler/store/depot.h"
@@ -160,7 +161,9 @@ static uint64_t decide_sigsafe(void)
 {
 	uint64_t undecided = HEAP_RATE_UNDECIDED, rate;
 
-	if (!settings_heap_rate_sigsafe(&rate))
+	if (host_is_sanitized_sigsafe())
+		rate = 0;
+	else if (!settings_heap_rate_sigsafe(&rate))
 		return HEAP_RATE_UNDECIDED;
 	if (atomic_compare_exchange_strong(&heap_rate, &undecided, rate)) {
 		if (rate)

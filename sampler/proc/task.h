@@ -21,7 +21,8 @@ void task_name(uint32_t tid, char out[static TASK_NAME_SIZE]);
 /* Letter of proc(5): R, S, D, T, Z; '\0' when it is gone. */
 char task_state(uint32_t tid);
 
-/* Does it block this signal (or is it gone)? */
+/* Does it block this signal, or is it in the strict confinement in which a handler may do nothing, not even
+ * look at the clock (or is it gone)? */
 bool task_blocks(uint32_t tid, int signal);
 
 /*
