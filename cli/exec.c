@@ -76,6 +76,15 @@ static bool is_listen(const char *text)
 	return port.len > 0 && http_host_is_loopback(host);
 }
 
+/* Is the loader that a program asks for musl's? It would find half of libpostern's functions missing. */
+static bool names_musl(const unsigned char *bytes, size_t len, const Elf64_Phdr *segment)
+{
+	static const char musl[] = "/ld-musl-";
+
+	return segment->p_offset < len && segment->p_filesz <= len - segment->p_offset &&
+	       memmem(bytes + segment->p_offset, segment->p_filesz, musl, sizeof(musl) - 1);
+}
+
 /* Does the loader, and so LD_PRELOAD, have a part in starting it? What cannot be told is let pass:
  * the program's own start says what is wrong. */
 static bool is_preloadable(const char *path, const char **why)
@@ -102,7 +111,7 @@ static bool is_preloadable(const char *path, const char **why)
 	*why = "is not a 64-bit program";
 	if (bytes[EI_CLASS] != ELFCLASS64)
 		return false;
-	*why = "is linked statically: link libpostern.a and call postern_start()";
+	*why = "is linked statically: link libpostern_static.a (pkg-config postern-static)";
 	for (unsigned i = 0; i < head.e_phnum; i++) {
 		uint64_t at = head.e_phoff + (uint64_t)i * sizeof(Elf64_Phdr);
 		Elf64_Phdr segment;
@@ -110,8 +119,10 @@ static bool is_preloadable(const char *path, const char **why)
 		if (at > sizeof(bytes) - sizeof(segment))
 			return true;
 		memcpy(&segment, bytes + at, sizeof(segment));
-		if (segment.p_type == PT_INTERP)
-			return true;
+		if (segment.p_type == PT_INTERP) {
+			*why = "is built with musl: the sampler needs glibc";
+			return !names_musl(bytes, sizeof(bytes), &segment);
+		}
 	}
 	return false;
 }

@@ -109,6 +109,8 @@ static bool find_all(void)
 	FIND(aligned_alloc);
 	FIND(valloc);
 	FIND(pvalloc);
+	if (REAL(malloc) == begin_malloc)
+		(void)real_find("malloc", NULL); /* says so and ends the program */
 	self.inside--;
 	return true;
 }

@@ -7,7 +7,8 @@
 static void give_up(const char *name)
 {
 	static const char before[] = "postern: there is no function ";
-	static const char after[] = " behind ours\n";
+	static const char after[] = " behind ours (a program that is linked statically needs "
+				    "libpostern_static.a: pkg-config --libs postern-static)\n";
 
 	(void)!write(STDERR_FILENO, before, sizeof(before) - 1);
 	(void)!write(STDERR_FILENO, name, strlen(name));

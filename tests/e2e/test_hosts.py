@@ -34,6 +34,9 @@ class UnixHttp(http.client.HTTPConnection):
 
 
 class HostTest(unittest.TestCase):
+    def setUp(self):
+        self.bodies = {}  # by path, the last answer
+
     @classmethod
     def setUpClass(cls):
         cls.folder = cls.enterClassContext(TempDir())
@@ -51,7 +54,7 @@ class HostTest(unittest.TestCase):
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request("GET", path)
                 answer = connection.getresponse()
-                answer.read()
+                self.bodies[path] = answer.read().decode(errors="replace")
                 answers[path] = answers.get(path, 0) + (answer.status == 200)
             connection.close()
 
@@ -246,6 +249,60 @@ class Checked(HostTest):
         done = subprocess.run(["/usr/bin/setpriv", "--reuid=65534", "--clear-groups", program], capture_output=True, text=True, check=False,
                               env={"POSTERN_LISTEN": f"unix:{self.folder.path('s.sock')}"})
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "refused\n", ""))
+
+
+class Static(HostTest):
+    """Programs without a loader."""
+
+    def flags(self):
+        """As pkg-config says them where it is installed."""
+        lines = (BUILD / "sampler/postern-static.pc").read_text().splitlines()
+        return ["-I", HERE.parent.parent, *re.search("^Libs: (.*)", "\n".join(lines), re.M)[1].replace("${libdir}", f"{BUILD}/lib").split()]
+
+    def check(self, program, *arguments):
+        sampled, ours, given = self.under_sampler([program, *arguments, str(SECONDS)], preload=" ")
+        self.assertEqual((sampled[0], sampled[2], ours), (0, "", []))
+        self.assertTrue(all(given.get(path) for path in PATHS), given)
+        return sampled[1]
+
+    def test_everything_works(self):
+        for way in ("-static", "-static-pie"):
+            program = self.build("hosts.c", "-Wno-array-bounds", way, *self.flags(), name="static")
+            for mode in ("memory", "signals", "stacks"):
+                with self.subTest(way, mode=mode):
+                    self.assertEqual(self.check(program, mode), "as it should be\n")
+
+    def test_cpp(self):
+        program = self.build("hosts_throw.cc", "-static", *self.flags(), name="static_throw", compiler="g++")
+        self.assertEqual(self.check(program), "caught: 1, left over: 0\n")
+
+    def test_stacks_are_whole_and_allocations_are_seen(self):
+        program = self.build("hosts.c", "-Wno-array-bounds", "-static", *self.flags(), name="static")
+        paths = ("/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=1")
+        sampled, _, given = self.under_sampler([program, "memory", str(SECONDS)], preload=" ", paths=paths)
+        self.assertEqual(sampled[0], 0)
+        self.assertTrue(all(given.values()), given)
+        self.assertIn("allocate+", self.bodies[paths[0]])
+        self.assertRegex(self.bodies[paths[1]], r"(?s)\tmemory\+.*\t_start\+")
+
+    def test_the_wrong_archive_says_which_is_right(self):
+        program = self.build("hosts.c", "-Wno-array-bounds", "-static", BUILD / "lib/libpostern.a", "-pthread", name="static_wrong")
+        done = subprocess.run([program, "memory", "0.1"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 127)
+        self.assertIn("libpostern_static.a", done.stderr)
+
+    def test_exec_says_why_not(self):
+        source = self.folder.write("plain.c", "int main(void) { return 0; }")
+        for compiler, options, why in (("gcc", ["-static"], "postern-static"), ("musl-gcc", [], "musl"), ("musl-gcc", ["-static"], "postern-static")):
+            with self.subTest(compiler, options=options):
+                if not shutil.which(compiler):
+                    self.skipTest(f"no {compiler}")
+                program = self.folder.path("plain")
+                subprocess.run([compiler, *options, "-o", program, source], check=True)
+                done = subprocess.run([BUILD / "bin/postern", "exec", "--", program], capture_output=True, text=True, check=False)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(why, done.stderr)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
 
 if __name__ == "__main__":
