@@ -1,5 +1,5 @@
-"""libpostern under a program of another machine, as far as that machine's emulator carries it: stacks of a
-computing and of a sleeping thread, a CPU profile."""
+"""libpostern under a program of another machine, as far as that machine's emulator carries it: the stack of
+a computing thread, a CPU profile. (A sleeping one's registers are the emulator's own.)"""
 import http.client
 import os
 import pathlib
@@ -49,10 +49,6 @@ class Foreign(unittest.TestCase):
     def test_threads(self):
         threads = self.get("/debug/pprof/goroutine?debug=2").decode().split("\n\n")
         stacks = [[line.split("(")[0] for line in thread.splitlines()[1:] if not line.startswith("\t")] for thread in threads]
-        main_thread = [stack for stack in stacks if "main" in stack]
-        self.assertEqual(len(main_thread), 1, threads)
-        self.assertEqual(main_thread[0][0:3], ["pause", "nap", "main"])
-        self.assertEqual(main_thread[0][-1], "_start")
         computing = [stack for stack in stacks if "work" in stack]
         self.assertEqual(len(computing), 1, threads)
         self.assertEqual(computing[0][0:2], ["spin", "work"])

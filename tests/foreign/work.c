@@ -1,4 +1,4 @@
-/* work: one thread that computes in spin(), called by work(), one that sleeps in nap(), until it is ended. */
+/* work: one thread that computes in spin(), called by work(), and one that sleeps, until it is ended. */
 #include <pthread.h>
 #include <stdint.h>
 #include <unistd.h>
@@ -18,17 +18,12 @@ static __attribute__((noinline)) void *work(void *unused)
 	return unused;
 }
 
-static __attribute__((noinline)) void nap(void)
-{
-	for (;;)
-		(void)pause();
-}
-
 int main(void)
 {
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, work, NULL))
 		return 1;
-	nap();
+	for (;;)
+		(void)pause();
 }

@@ -408,14 +408,14 @@ static __attribute__((noinline)) void check_copy(void)
 	struct stack live = { 0 }, copied = { 0 };
 	struct unwind_regs regs;
 	ucontext_t context;
-	enum unwind_end end = UNWIND_COMPLETE;
-	volatile size_t reached = 0; /* setjmp() is in the assertions */
+	volatile enum unwind_end end = UNWIND_COMPLETE;
+	volatile size_t reached = 0, words = 0; /* setjmp() is in the assertions */
 
 	assert_int_equal(getcontext(&context), 0);
 	unwind_regs_from_ucontext_sigsafe(&context, &regs);
 	assert_int_equal(unwind_walk_sigsafe(&regs, live.pcs, UNWIND_DEPTH_MAX, &live.len),
 		UNWIND_COMPLETE);
-	for (size_t words = 0; words <= COUNT(copy); words += 8) {
+	for (; words <= COUNT(copy); words += 8) {
 		copy_words(copy, regs.reg[ARCH_SP], words);
 		end = unwind_walk_copy(
 			&regs, copy, words * 8, copied.pcs, UNWIND_DEPTH_MAX, &copied.len);
@@ -429,6 +429,16 @@ static __attribute__((noinline)) void check_copy(void)
 	}
 	assert_int_equal(end, UNWIND_COMPLETE);
 	assert_int_equal(copied.len, live.len);
+	if (!ARCH_HAS_LR)
+		return;
+	/* Where a link register is saved, the frame pointer is, too: more than the stack pointer need not
+	 * be known. */
+	regs.valid = 1U << ARCH_SP;
+	assert_int_equal(unwind_walk_copy(&regs, copy, words * 8, copied.pcs, UNWIND_DEPTH_MAX,
+				 &copied.len),
+		UNWIND_COMPLETE);
+	assert_int_equal(copied.len, live.len);
+	assert_memory_equal(live.pcs, copied.pcs, copied.len * sizeof(live.pcs[0]));
 }
 
 #ifdef __x86_64__ /* elsewhere the code is not read yet */
