@@ -10,9 +10,9 @@
  * is preloaded; unless its options, which it asks this function for, say otherwise.  All that we stand in
  * front of, we pass on to it.
  */
-const char *__asan_default_options(void);
+const char *asan_options(void) __asm__("__asan_default_options");
 
-__attribute__((visibility("default"))) const char *__asan_default_options(void)
+__attribute__((visibility("default"))) const char *asan_options(void)
 {
 	return "verify_asan_link_order=0";
 }

@@ -9,11 +9,11 @@
 
 #include "sampler/hooks/real.h"
 
-#define WRAPPED(name) extern real_function __real_##name;
+#define WRAPPED(name) extern real_function real_##name __asm__("__real_" #name);
 #include POSTERN_WRAPPED
 #undef WRAPPED
 
-#define WRAPPED(name) { #name, __real_##name },
+#define WRAPPED(name) { #name, real_##name },
 
 static const struct {
 	const char *name;

@@ -6,10 +6,10 @@
 #include <string.h>
 
 /* There when the program, or a library that it was linked with, was built with that sanitizer. */
-extern void __asan_init(void) __attribute__((weak));
-extern void __hwasan_init(void) __attribute__((weak));
-extern void __msan_init(void) __attribute__((weak));
-extern void __tsan_init(void) __attribute__((weak));
+extern void asan_init(void) __asm__("__asan_init") __attribute__((weak));
+extern void hwasan_init(void) __asm__("__hwasan_init") __attribute__((weak));
+extern void msan_init(void) __asm__("__msan_init") __attribute__((weak));
+extern void tsan_init(void) __asm__("__tsan_init") __attribute__((weak));
 
 /* valgrind preloads its own helpers into the program that it runs. */
 static int find_valgrind(struct dl_phdr_info *info, size_t size, void *found)
@@ -21,11 +21,11 @@ static int find_valgrind(struct dl_phdr_info *info, size_t size, void *found)
 
 static const char *sanitizer_sigsafe(void)
 {
-	if (__asan_init || __hwasan_init)
+	if (asan_init || hwasan_init)
 		return "this program is built with AddressSanitizer";
-	if (__msan_init)
+	if (msan_init)
 		return "this program is built with MemorySanitizer";
-	if (__tsan_init)
+	if (tsan_init)
 		return "this program is built with ThreadSanitizer";
 	return NULL;
 }
