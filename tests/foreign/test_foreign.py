@@ -1,5 +1,5 @@
 """libpostern under a program of another machine, as far as that machine's emulator carries it: the stack of
-a computing thread, a CPU profile. (A sleeping one's registers are the emulator's own.)"""
+a computing thread, a CPU profile, a heap profile. (A sleeping one's registers are the emulator's own.)"""
 import http.client
 import os
 import pathlib
@@ -28,7 +28,8 @@ class Foreign(unittest.TestCase):
     def setUp(self):
         self.folder = self.enterContext(TempDir())
         self.socket = str(self.folder.path("s.sock"))
-        set_in_it = {"LD_PRELOAD": SAMPLER, "POSTERN_LISTEN": f"unix:{self.socket}", "POSTERN_RUNTIME_DIR": self.folder.dir}
+        set_in_it = {"LD_PRELOAD": SAMPLER, "POSTERN_LISTEN": f"unix:{self.socket}", "POSTERN_RUNTIME_DIR": self.folder.dir,
+                     "POSTERN_HEAP_RATE": 65536}
         command = os.environ["EMULATOR"].split()
         for name, value in set_in_it.items():
             command += ["-E", f"{name}={value}"]
@@ -60,6 +61,14 @@ class Foreign(unittest.TestCase):
         spin = re.search(r"^ *([0-9.]+)ms .* spin$", text, re.M)
         self.assertIn("without their outermost frame: 0;", text)
         self.assertTrue(spin and float(spin[1]) > 200, text)
+
+    def test_heap_profile(self):
+        def stacks():
+            text = self.get("/debug/pprof/heap?debug=1").decode()
+            return [re.findall(r"\t([a-z_]+)\+", block) for block in text.split("\n\n") if "keep" in block]
+
+        for stack in wait_for(stacks, what="a sample in keep()"):
+            self.assertEqual(stack[stack.index("keep"):][:2], ["keep", "work"])
 
 
 if __name__ == "__main__":

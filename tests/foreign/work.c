@@ -1,6 +1,8 @@
-/* work: one thread that computes in spin(), called by work(), and one that sleeps, until it is ended. */
+/* work: one thread that computes in spin() and allocates in keep(), called by work(), and one that sleeps,
+ * until it is ended. */
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static volatile uint64_t sum;
@@ -11,10 +13,23 @@ static __attribute__((noinline)) void spin(void)
 		sum += i * sum + 1;
 }
 
+static __attribute__((noinline)) void keep(void)
+{
+	static void **volatile kept;
+	void **object = malloc(4096);
+
+	if (!object)
+		return;
+	*object = (void *)kept;
+	kept = object;
+}
+
 static __attribute__((noinline)) void *work(void *unused)
 {
-	for (;;)
+	for (;;) {
 		spin();
+		keep();
+	}
 	return unused;
 }
 
