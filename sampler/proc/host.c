@@ -8,6 +8,7 @@
 /* There when the program, or a library that it was linked with, was built with that sanitizer. */
 extern void asan_init(void) __asm__("__asan_init") __attribute__((weak));
 extern void hwasan_init(void) __asm__("__hwasan_init") __attribute__((weak));
+extern void lsan_init(void) __asm__("__lsan_init") __attribute__((weak));
 extern void msan_init(void) __asm__("__msan_init") __attribute__((weak));
 extern void tsan_init(void) __asm__("__tsan_init") __attribute__((weak));
 
@@ -23,6 +24,8 @@ static const char *sanitizer_sigsafe(void)
 {
 	if (asan_init || hwasan_init)
 		return "this program is built with AddressSanitizer";
+	if (lsan_init)
+		return "this program is built with LeakSanitizer";
 	if (msan_init)
 		return "this program is built with MemorySanitizer";
 	if (tsan_init)

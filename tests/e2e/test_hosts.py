@@ -221,6 +221,9 @@ class Checked(HostTest):
     def test_address_sanitizer(self):
         self.off("is built with AddressSanitizer", "-fsanitize=address")
 
+    def test_leak_sanitizer(self):
+        self.off("is built with LeakSanitizer", "-fsanitize=leak")
+
     def test_thread_sanitizer(self):
         self.off("is built with ThreadSanitizer", "-fsanitize=thread")
 
