@@ -100,7 +100,8 @@ HOOKS(FIRST)
 
 /* The hook has another name, too, which the linker drops: by its own, another library's may be meant. */
 #define DEFINE(name, version, modes, len, ...)                                               \
-	static int own_##name ARGS_##len(__VA_ARGS__) __asm__(".Lown_" #name);               \
+	static int own_##name ARGS_##len(__VA_ARGS__) __asm__(".Lown_" #name)                \
+		__attribute__((unused));                                                     \
 	static int own_##name ARGS_##len(__VA_ARGS__)                                        \
 	{                                                                                    \
 		return (*atomic_load_explicit(&now_##name, memory_order_relaxed))PASS_##len; \
