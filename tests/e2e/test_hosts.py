@@ -1,4 +1,4 @@
-# labels: sampler
+# labels: sampler slow
 # timeout: 300
 """Programs that do what samplers do not expect: what they print and how they end is the same under the sampler,
 while profiles and thread dumps are taken all the time, as without. HOSTS_SECONDS makes each last longer."""
