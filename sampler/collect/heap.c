@@ -243,6 +243,19 @@ static void add_raw(struct tally *raw, struct intern_entry *bucket, int view)
 	tally_add(raw, &key, (int64_t[TALLY_VALUES]){ allocs, used }, 1);
 }
 
+/*
+ * A count has to be whole.  Most large objects are alone with their size, and stand for one and a bit:
+ * all of them cut, or rounded, would make a site that has thousands of sizes wrong by as many bits.  So
+ * the threshold between down and up is anywhere from 0 to 1, each row's own, and the same at each reading.
+ */
+static int64_t make_whole(double count, const struct tally_key *key)
+{
+	uint64_t mixed = ((uint64_t)key->stack << 40 ^ key->number) * 0x9e3779b97f4a7c15U;
+
+	mixed = (mixed ^ mixed >> 32) * 0xd6e8feb86659fd93U;
+	return (int64_t)(count + (double)(mixed >> 11) * 0x1p-53);
+}
+
 /* What they stand for; raw, too, when samples of another rate than the last are among them: who reads
  * that will scale all by one rate. */
 static void add_scaled(
@@ -258,7 +271,7 @@ static void add_scaled(
 	for (size_t i = 0; i < 2; i++) {
 		double count = (double)raw->values[i] * scale;
 
-		values[2 * i] = (int64_t)(count + 0.5);
+		values[2 * i] = make_whole(count, &key);
 		values[2 * i + 1] = (int64_t)(count * size + 0.5);
 	}
 	tally_add(out, &key, values, 1);

@@ -35,7 +35,7 @@ def numbers(data):
 
 
 class Profile:
-    """stacks: [(function names, leaf first; count)]; comments: [text]."""
+    """samples: [(function names, leaf first; values)]; stacks: the same with the first value only; comments: [text]."""
 
     def __init__(self, gzipped):
         samples, strings, comments, functions, locations = [], [], [], {}, {}
@@ -53,8 +53,9 @@ class Profile:
             elif number == 13:
                 comments.append(value)
         self.comments = [strings[c] for c in comments]
-        self.stacks = [([strings[functions[locations[i]]] for i in numbers(s[1])],
-                        next(numbers(s[2]))) for s in samples]
+        self.samples = [([strings[functions[locations[i]]] for i in numbers(s[1])],
+                         [value - (value >> 63 << 64) for value in numbers(s[2])]) for s in samples]
+        self.stacks = [(names, values[0]) for names, values in self.samples]
 
     def total(self):
         return sum(count for _, count in self.stacks)
