@@ -25,7 +25,7 @@ struct contention *contention_enter_sigsafe(const void *lock, uint64_t now, uint
 
 /* It has ended a wait that began at `began`. What came after the last release is charged to nobody: that
  * is the time that it took to wake up. */
-void contention_leave_sigsafe(struct contention *contention, uint64_t began, uint64_t now);
+void contention_leave_sigsafe(struct contention *entry, uint64_t began, uint64_t now);
 
 /* Does anybody wait for it? */
 bool contention_is_there_sigsafe(const void *lock);

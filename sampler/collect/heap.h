@@ -37,7 +37,7 @@ void heap_allocated_sigsafe(const void *object, size_t size, const struct unwind
 /* To be called before an object's memory may be used again, when live_may_hold_sigsafe(): it is no longer
  * there. Returns what to pass on to one of the other two; 0: it was not sampled. */
 uint32_t heap_take_sigsafe(const void *object);
-void heap_freed_sigsafe(uint32_t bucket);
+void heap_freed_sigsafe(uint32_t id);
 void heap_kept_sigsafe(const void *object, uint32_t bucket); /* realloc() has failed */
 
 /* Bytes between two samples on average; 1: everything, 0: off. From any thread. */

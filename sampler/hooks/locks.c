@@ -109,8 +109,15 @@ HOOKS(FIRST)
 	HOOK int name ARGS_##len(__VA_ARGS__) __attribute__((alias(".Lown_" #name)));
 HOOKS(DEFINE)
 
-#define SWITCH(name, version, modes, len, ...) \
-	atomic_store(&now_##name, (mode & (modes)) ? on_##name : atomic_load(&real_##name));
+static real_function *choose(bool is_on, real_function *on, real_function *real)
+{
+	return is_on ? on : real;
+}
+
+#define SWITCH(name, version, modes, len, ...)                                           \
+	atomic_store(&now_##name,                                                        \
+		(type_##name *)choose((mode & (modes)) != 0, (real_function *)on_##name, \
+			(real_function *)atomic_load(&real_##name)));
 
 static void follow_mode(unsigned mode)
 {
@@ -119,18 +126,22 @@ static void follow_mode(unsigned mode)
 
 /* Before there are threads, and so that nobody meets the loader's lock at a first call. What this C library
  * does not have stays to be found by who calls it, and cannot be. */
-#define FIND(name, version, modes, len, ...)                                            \
-	do {                                                                            \
-		type_##name *found = (type_##name *)real_find_optional(#name, version); \
-                                                                                        \
-		if (found)                                                              \
-			atomic_store(&real_##name, found);                              \
-	} while (0);
+static real_function *find(const char *name, const char *version, real_function *otherwise)
+{
+	real_function *found = real_find_optional(name, version);
+
+	return found ? found : otherwise;
+}
+
+#define FIND(name, version, modes, len, ...) \
+	atomic_store(&real_##name,           \
+		(type_##name *)find(#name, version, (real_function *)first_##name));
 
 __attribute__((constructor)) static void find_all(void)
 {
 	HOOKS(FIND)
-	(void)dlerror(); /* what we did not find is no news to the program */
+	/* NOLINTNEXTLINE(concurrency-mt-unsafe): what we did not find is no news to the program */
+	(void)dlerror();
 	locks_tell(follow_mode);
 }
 

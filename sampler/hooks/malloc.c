@@ -86,13 +86,17 @@ static bool is_early(const void *object)
 	return (uintptr_t)object - (uintptr_t)early < EARLY_BYTES;
 }
 
-#define FIND(name)                                                                       \
-	do {                                                                             \
-		real_function *found = real_find_optional(#name, NULL);                  \
-		if (found)                                                               \
-			atomic_store_explicit(&real.name, (__typeof__(REAL(name)))found, \
-				memory_order_relaxed);                                   \
-	} while (0)
+static real_function *find(const char *name, real_function *otherwise)
+{
+	real_function *found = real_find_optional(name, NULL);
+
+	return found ? found : otherwise;
+}
+
+#define FIND(name)                                                                  \
+	atomic_store_explicit(&real.name,                                           \
+		(__typeof__(REAL(name)))find(#name, (real_function *)begin_##name), \
+		memory_order_relaxed)
 
 /* Find all of them, in the order in which the first calls come. False: this is a call from within. */
 static bool find_all(void)

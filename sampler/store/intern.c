@@ -108,43 +108,62 @@ struct intern_entry *intern_get(const struct intern *table, uint32_t id)
 					       (size_t)id * UNIT);
 }
 
+struct putting {
+	struct intern *table;
+	const struct intern_entry *head;
+	const uint64_t *key;
+	uint32_t fresh; /* the entry, once it is kept; 0: not yet */
+	bool is_full;
+};
+
+/* Find the key in this window, or put it there. 0: it is not here, and there is no place, or no memory. */
+static uint32_t put_in_window_sigsafe(
+	struct putting *putting, unsigned level, _Atomic uint32_t *window)
+{
+	for (unsigned i = 0; i < WINDOW; i++) {
+		uint32_t id = atomic_load_explicit(&window[i], memory_order_acquire);
+
+		if (id == 0) {
+			if (putting->fresh == 0)
+				putting->fresh = keep_sigsafe(
+					putting->table, putting->head, putting->key);
+			putting->is_full = putting->fresh == 0;
+			if (putting->is_full)
+				return 0;
+			/* On failure `id` becomes what another thread has put there. */
+			if (atomic_compare_exchange_strong(&window[i], &id, putting->fresh)) {
+				atomic_fetch_add(&putting->table->level_len[level], 1);
+				return putting->fresh;
+			}
+		}
+		if (is_same(intern_get(putting->table, id), putting->head, putting->key))
+			return id;
+	}
+	return 0;
+}
+
 uint32_t intern_put_sigsafe(
 	struct intern *table, const uint64_t *key, size_t key_words, uint16_t info)
 {
 	struct intern_entry head = { .key_words = (uint16_t)key_words, .info = info };
+	struct putting putting = { .table = table, .head = &head, .key = key };
 	_Atomic uint32_t *slots;
-	uint32_t fresh = 0;
+	uint32_t id = 0;
 
 	if (!atomic_load_explicit(&table->size, memory_order_acquire) && !open_sigsafe(table))
 		return 0;
 	head.hash = hash_of(key, key_words, info);
 	slots = atomic_load_explicit(&table->slots, memory_order_acquire);
-	for (unsigned level = 0; level < INTERN_LEVELS; level++) {
+	for (unsigned level = 0; id == 0 && !putting.is_full && level < INTERN_LEVELS;
+		level++) {
 		uint32_t mask = ((uint32_t)1 << level_bits[level]) - 1;
-		_Atomic uint32_t *window =
-			slots + slots_before(level) + (head.hash & mask & ~(WINDOW - 1U));
 
-		for (unsigned i = 0; i < WINDOW; i++) {
-			uint32_t id = atomic_load_explicit(&window[i], memory_order_acquire);
-
-			if (id == 0) {
-				if (fresh == 0)
-					fresh = keep_sigsafe(table, &head, key);
-				if (fresh == 0)
-					goto full;
-				/* On failure `id` becomes what another thread has put there. */
-				if (atomic_compare_exchange_strong(&window[i], &id, fresh)) {
-					atomic_fetch_add(&table->level_len[level], 1);
-					return fresh;
-				}
-			}
-			if (is_same(intern_get(table, id), &head, key))
-				return id;
-		}
+		id = put_in_window_sigsafe(&putting, level,
+			slots + slots_before(level) + (head.hash & mask & ~(WINDOW - 1U)));
 	}
-full:
-	atomic_fetch_add_explicit(&table->refused, 1, memory_order_relaxed);
-	return 0;
+	if (id == 0)
+		atomic_fetch_add_explicit(&table->refused, 1, memory_order_relaxed);
+	return id;
 }
 
 uint32_t intern_next(const struct intern *table, size_t *at)

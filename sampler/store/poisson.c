@@ -26,8 +26,10 @@ double poisson_log(double x)
 	z = (x - 1) / (x + 1);
 	zz = z * z;
 	power = z;
-	for (int i = 0; i < TERMS; i++, power *= zz)
+	for (int i = 0; i < TERMS; i++) {
 		sum += power / (2 * i + 1);
+		power *= zz;
+	}
 	return exponent * LN2_HIGH + (2 * sum + exponent * LN2_LOW);
 }
 

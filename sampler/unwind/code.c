@@ -26,16 +26,21 @@ static int32_t read_i32(const uint8_t *bytes)
 	return value;
 }
 
+/* Of arithmetic on registers and memory, opcodes below 0x40. */
+static unsigned immediate_of_arithmetic(uint8_t opcode)
+{
+	static const uint8_t bytes[8] = { 0, 0, 0, 0, 1, 4, 0xff, 0xff };
+
+	return bytes[opcode & 7];
+}
+
 /* Immediate bytes of the opcodes of one byte; 0xff: not one that simply goes on. */
 static unsigned immediate_of(uint8_t opcode, uint8_t reg, const struct instruction *in)
 {
 	bool is_wide = in->rex & 8;
 
 	if (opcode < 0x40)
-		return (opcode & 7) < 4    ? 0
-		       : (opcode & 7) == 4 ? 1
-		       : (opcode & 7) == 5 ? 4
-					   : 0xff;
+		return immediate_of_arithmetic(opcode);
 	if (opcode >= 0x50 && opcode < 0x60)
 		return 0;
 	if (opcode >= 0xb0 && opcode < 0xb8)
@@ -180,7 +185,7 @@ static struct instruction decode(const uint8_t *code, size_t len)
 	if (len - at < immediate)
 		return none;
 	if (immediate == 1)
-		out.immediate = (int8_t)code[at];
+		out.immediate = (code[at] ^ 0x80) - 0x80; /* its sign extended */
 	else if (immediate == 4)
 		out.immediate = read_i32(code + at);
 	out.len = at + immediate;

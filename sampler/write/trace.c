@@ -336,6 +336,11 @@ static struct lane *choose_lane(
 	return new_lane(writer, out);
 }
 
+static uint64_t next_seq(struct thread *thread)
+{
+	return thread->seq++;
+}
+
 /* It could run: by `waker`, who runs, or NULL: nobody knows. */
 static void wake(struct trace_writer *writer, struct thread *thread, struct thread *waker,
 	uint32_t stack, struct buf *out)
@@ -344,10 +349,10 @@ static void wake(struct trace_writer *writer, struct thread *thread, struct thre
 	uint64_t id = waker ? stack_id(writer, stack, waker) : 0;
 
 	if (thread->state == IN_CALL)
-		put(writer, &writer->wakes, GO_SYS_EXIT, ARGS(thread->g, thread->seq++, 0),
+		put(writer, &writer->wakes, GO_SYS_EXIT, ARGS(thread->g, next_seq(thread), 0),
 			out);
 	else if (thread->state == WAITING)
-		put(writer, lane, GO_UNBLOCK, ARGS(thread->g, thread->seq++, id), out);
+		put(writer, lane, GO_UNBLOCK, ARGS(thread->g, next_seq(thread), id), out);
 	else
 		return;
 	thread->state = READY;
@@ -369,7 +374,7 @@ static bool run(
 	}
 	wake(writer, thread, NULL, 0, out);
 	put(writer, lane, GO_PROC_START, ARGS(thread->tid), out);
-	put(writer, lane, GO_START, ARGS(thread->g, thread->seq++), out);
+	put(writer, lane, GO_START, ARGS(thread->g, next_seq(thread)), out);
 	lane->runs = thread;
 	thread->lane = lane;
 	thread->state = RUNNING;
@@ -668,7 +673,7 @@ static void put_stack(struct trace_writer *writer, struct symbols *symbols,
 	size_t len = 0, size, head_len, ids_len;
 
 	/* Room for the root, and for what is before the frames. */
-	while (len < frames.len && (size_t)(at - body) + 3 * FRAME_MAX < sizeof(body)) {
+	while (len < frames.len && (size_t)(at - body) + (size_t)3 * FRAME_MAX < sizeof(body)) {
 		struct symbol symbol;
 
 		symbols_find(symbols, frames.pcs[len] - 1, &symbol);

@@ -30,7 +30,7 @@ static void put(struct trace_table *table, struct trace_cell *cell)
 static int grow(struct trace_table *table, struct arena *arena)
 {
 	size_t cap = table->cap ? table->cap * 2 : SLOTS_MIN;
-	struct trace_cell **slots = arena_alloc(arena, cap * sizeof(*slots));
+	struct trace_cell **slots = arena_alloc(arena, cap * sizeof(struct trace_cell *));
 
 	if (!slots)
 		return -1;
