@@ -53,7 +53,7 @@ void metrics_bound(struct buf *out, uint64_t ns)
 	buf_add_u64(out, ns / NS);
 	if (rest > 0)
 		buf_add_byte(out, '.');
-	for (uint64_t place = NS / 10; rest > 0; place /= 10) {
+	for (uint64_t place = NS / 10; rest > 0 && place > 0; place /= 10) {
 		buf_add_byte(out, (char)('0' + rest / place));
 		rest %= place;
 	}
