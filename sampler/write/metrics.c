@@ -48,14 +48,15 @@ void metrics_seconds(
 
 void metrics_bound(struct buf *out, uint64_t ns)
 {
-	uint64_t rest = ns % NS;
+	uint64_t place = NS;
 
 	buf_add_u64(out, ns / NS);
-	if (rest > 0)
+	if (ns % NS > 0)
 		buf_add_byte(out, '.');
-	for (uint64_t place = NS / 10; rest > 0 && place > 0; place /= 10) {
-		buf_add_byte(out, (char)('0' + rest / place));
-		rest %= place;
+	while (ns % place > 0) {
+		ns %= place;
+		place /= 10;
+		buf_add_byte(out, (char)('0' + ns / place));
 	}
 }
 
