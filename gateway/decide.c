@@ -350,7 +350,7 @@ static bool grant_covers(const struct conf_grant *grant, const struct request *r
 	if (request->target &&
 		!grant_covers_target(&grant->grant, sv_from_cstr(request->target->name)))
 		return false;
-	return request->what.capture_ms <= grant->grant.max_seconds * UINT64_C(1000);
+	return request->what.span_ms <= grant->grant.max_seconds * UINT64_C(1000);
 }
 
 bool conn_is_allowed(const struct conn *conn, const struct conf *conf, enum problem *why)

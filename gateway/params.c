@@ -1,8 +1,7 @@
 #include "gateway/routes.h"
 #include "http/query.h"
 
-#define HZ_MAX      1000
-#define LAST_MAX    86400
+#define HZ_MAX      4000
 #define SYMBOLS_MAX 4096
 
 /* The state of reading one query. */
@@ -77,7 +76,6 @@ static const struct number numbers[] = {
 	NUMBER(debug, 0, 2),
 	NUMBER(gc, 0, 1),
 	NUMBER(hz, 1, HZ_MAX),
-	NUMBER(last, 1, LAST_MAX),
 	NUMBER(peak, 0, 1),
 };
 
@@ -94,6 +92,22 @@ static enum problem take_number(
 	*has = true;
 	narrow = (uint32_t)read;
 	memcpy(base + number->offset, &narrow, sizeof(narrow));
+	return PROBLEM_NONE;
+}
+
+/* How far back a trace shall reach: "10s", or the number alone. */
+static enum problem take_last(struct reader *reader, struct sv value)
+{
+	struct params *params = reader->params;
+	uint64_t seconds;
+
+	if (value.len > 1 && value.ptr[value.len - 1] == 's')
+		value.len--;
+	if (params->last > 0 || !sv_to_u64(value, reader->max_seconds, &seconds) ||
+		seconds == 0)
+		return bad(reader,
+			"last is there twice, or not seconds from 1s to the limit of seconds");
+	params->last = (uint32_t)seconds;
 	return PROBLEM_NONE;
 }
 
@@ -142,6 +156,8 @@ static enum problem take_pair(struct reader *reader, struct sv name, struct sv v
 		return take_seconds(reader, value);
 	if (sv_is(name, SV("format")))
 		return take_format(reader, value);
+	if (sv_is(name, SV("last")))
+		return take_last(reader, value);
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		if (sv_is(name, numbers[i].name))
 			return take_number(reader, &numbers[i], value);
@@ -226,11 +242,14 @@ enum problem params_parse(const struct route *route, const struct http_request *
 			  : read_query(&reader, request->query);
 	if (problem != PROBLEM_NONE)
 		return problem;
-	if (!out->has_seconds)
+	if (!out->has_seconds && out->last == 0)
 		out->capture_ms = (uint64_t)route->default_seconds * 1000;
 	if (out->capture_ms > (uint64_t)max_seconds * 1000)
 		return bad(
 			&reader, "the default length is over the limit: ask for fewer seconds");
+	out->span_ms = out->last > 0 ? (uint64_t)out->last * 1000 : out->capture_ms;
+	if (out->span_ms < out->capture_ms)
+		out->span_ms = out->capture_ms;
 	if (out->capture_ms > 0 && request->method == HTTP_HEAD)
 		return PROBLEM_METHOD_NOT_ALLOWED;
 	out->profiles = 1U << route->profile;
@@ -271,6 +290,8 @@ void params_write(const struct params *params, struct buf *out)
 		if (has)
 			add_number(&line, numbers[i].name.ptr, value);
 	}
+	if (params->last > 0)
+		buf_printf(&line, "%slast=%us", line.len > 0 ? "&" : "", params->last);
 	if (params->format[0] != '\0')
 		buf_printf(&line, "%sformat=%s", line.len > 0 ? "&" : "", params->format);
 	buf_add_sv(out, buf_sv(&line));

@@ -51,9 +51,12 @@ bool route_takes(const struct route *route, enum http_method method);
 
 struct params {
 	uint64_t capture_ms; /* how long the target will take; 0: no capture, no slot */
+	uint64_t
+		span_ms; /* of how much time the answer tells: of that, or of what was recorded before */
 	uint32_t profiles; /* bits of all that a grant must cover: full goroutines, forced gc */
-	bool has_seconds, has_debug, has_gc, has_hz, has_last, has_peak;
-	uint32_t debug, gc, hz, last, peak;
+	bool has_seconds, has_debug, has_gc, has_hz, has_peak;
+	uint32_t debug, gc, hz, peak;
+	uint32_t last;                /* seconds; 0: absent */
 	char format[PARAMS_TEXT_MAX]; /* "" when absent */
 	struct sv symbols;            /* of a GET of symbol: borrows the query */
 };
