@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "sampler/collect/waits.h"
 #include "sampler/proc/task.h"
 #include "sampler/store/intern.h"
 #include "sampler/store/later.h"
@@ -143,6 +144,7 @@ struct start_call starts_begin_sigsafe(struct start_place *place)
 
 void starts_end_sigsafe(void)
 {
+	waits_leave_sigsafe();
 	if (ring_is_wanted_sigsafe(RECORD_THREAD_END))
 		push_sigsafe(RECORD_THREAD_END,
 			&(struct record){ .time_ns = clock_mono_ns(),
