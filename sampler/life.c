@@ -16,10 +16,12 @@
 #include "sampler/collect/collect.h"
 #include "sampler/collect/heap.h"
 #include "sampler/collect/locks.h"
+#include "sampler/collect/starts.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/proc/host.h"
 #include "sampler/serve/server.h"
+#include "sampler/store/self.h"
 
 #define STACK_BYTES   ((size_t)256 << 10)
 #define START_WAIT_NS UINT64_C(500000000)
@@ -67,7 +69,9 @@ static int start_thread(void)
 	(void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	self.inside++; /* it is none of the program's */
 	rc = pthread_create(&thread, &attributes, run_thread, NULL);
+	self.inside--;
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);
 	return rc ? -1 : 0;
@@ -93,6 +97,7 @@ static void in_child(void)
 		heap_set_rate(0);
 		(void)locks_set_mutex_fraction(0);
 		(void)locks_set_block_rate(0);
+		starts_watch(false);
 		return;
 	}
 	memset(&server, 0, sizeof(server));
@@ -123,6 +128,7 @@ static const char *start(void)
 	if (atomic_load(&server.state) == SERVER_FAILED)
 		return server.err.text;
 	atomic_store(&running, true);
+	starts_watch(true);
 	heap_set_rate(atomic_load(&heap_rate_asked) == HEAP_RATE_UNDECIDED
 			      ? settings.heap_rate
 			      : atomic_load(&heap_rate_asked));
@@ -220,6 +226,7 @@ void postern_stop(void)
 		server_wake(&server);
 		await_state_change(state, STOP_WAIT_NS);
 		atomic_store(&running, false);
+		starts_watch(false);
 		heap_set_rate(0); /* nobody can read it */
 	}
 	atomic_flag_clear(&busy);

@@ -4,6 +4,8 @@
 #include "sampler/collect/heap.h"
 #include "sampler/collect/locks.h"
 #include "sampler/collect/signal.h"
+#include "sampler/collect/starts.h"
+#include "sampler/collect/waits.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
 
@@ -11,6 +13,8 @@ static const struct collector *const all[] = {
 	&cpu_collector,
 	&heap_collector,
 	&locks_collector,
+	&starts_collector,
+	&waits_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

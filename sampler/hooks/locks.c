@@ -3,10 +3,9 @@
  * joins: POSIX's and C11's, and so C++'s, but for what waits on a futex of its own
  * (std::counting_semaphore, std::atomic::wait, std::call_once).
  *
- * A hook jumps to where a pointer leads: off, straight to the C library; on, to a function below, named
- * on_…, which its caller has called then for all that a stack tells.  On, a lock is first tried: only
- * who finds it taken is timed and walked, in a wait_… function.  What the trial says is what the lock
- * would have said, but for EBUSY and for errors, where the lock itself is asked.
+ * On (switch.h), a lock is first tried: only who finds it taken is timed and walked, in a wait_… function.
+ * What the trial says is what the lock would have said, but for EBUSY and for errors, where the lock
+ * itself is asked.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,130 +16,64 @@
 
 #include "sampler/collect/contention.h"
 #include "sampler/collect/locks.h"
-#include "sampler/hooks/real.h"
+#include "sampler/hooks/switch.h"
 #include "sampler/store/self.h"
 
-#define LIKELY(x)      __builtin_expect(!!(x), 1)
-#define UNLIKELY(x)    __builtin_expect(!!(x), 0)
-#define SLOW           static __attribute__((noinline, cold))
-#define RETURN_ADDRESS ((uintptr_t)__builtin_return_address(0))
-#define COND_VERSION   "GLIBC_2.3.2"
+#define COND_VERSION "GLIBC_2.3.2"
 
 /* clang-format off */
-#define ARGS_1(A)       (A a)
-#define ARGS_2(A, B)    (A a, B b)
-#define ARGS_3(A, B, C) (A a, B b, C c)
-#define ARGS_4(A, B, C, D) (A a, B b, C c, D d)
-#define PASS_1          (a)
-#define PASS_2          (a, b)
-#define PASS_3          (a, b, c)
-#define PASS_4          (a, b, c, d)
-
-/* name, version, in which modes it does anything, number and types of arguments */
 #define HOOKS(X) \
-	X(pthread_mutex_lock, NULL, ANY, 1, pthread_mutex_t *) \
-	X(pthread_mutex_trylock, NULL, ANY, 1, pthread_mutex_t *) \
-	X(pthread_mutex_timedlock, NULL, ANY, 2, pthread_mutex_t *, const struct timespec *) \
-	X(pthread_mutex_clocklock, NULL, ANY, 3, pthread_mutex_t *, clockid_t, const struct timespec *) \
-	X(pthread_mutex_unlock, NULL, RELEASES, 1, pthread_mutex_t *) \
-	X(pthread_rwlock_rdlock, NULL, ANY, 1, pthread_rwlock_t *) \
-	X(pthread_rwlock_tryrdlock, NULL, ANY, 1, pthread_rwlock_t *) \
-	X(pthread_rwlock_timedrdlock, NULL, ANY, 2, pthread_rwlock_t *, const struct timespec *) \
-	X(pthread_rwlock_clockrdlock, NULL, ANY, 3, pthread_rwlock_t *, clockid_t, const struct timespec *) \
-	X(pthread_rwlock_wrlock, NULL, ANY, 1, pthread_rwlock_t *) \
-	X(pthread_rwlock_trywrlock, NULL, ANY, 1, pthread_rwlock_t *) \
-	X(pthread_rwlock_timedwrlock, NULL, ANY, 2, pthread_rwlock_t *, const struct timespec *) \
-	X(pthread_rwlock_clockwrlock, NULL, ANY, 3, pthread_rwlock_t *, clockid_t, const struct timespec *) \
-	X(pthread_rwlock_unlock, NULL, RELEASES, 1, pthread_rwlock_t *) \
-	X(pthread_cond_wait, COND_VERSION, ANY, 2, pthread_cond_t *, pthread_mutex_t *) \
-	X(pthread_cond_timedwait, COND_VERSION, ANY, 3, pthread_cond_t *, pthread_mutex_t *, const struct timespec *) \
-	X(pthread_cond_clockwait, NULL, ANY, 4, pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *) \
-	X(pthread_cond_signal, COND_VERSION, LOCKS_TRACE, 1, pthread_cond_t *) \
-	X(pthread_cond_broadcast, COND_VERSION, LOCKS_TRACE, 1, pthread_cond_t *) \
-	X(sem_wait, NULL, WAITS, 1, sem_t *) \
-	X(sem_timedwait, NULL, WAITS, 2, sem_t *, const struct timespec *) \
-	X(sem_clockwait, NULL, WAITS, 3, sem_t *, clockid_t, const struct timespec *) \
-	X(sem_post, NULL, LOCKS_TRACE, 1, sem_t *) \
-	X(pthread_join, NULL, LOCKS_TRACE, 2, pthread_t, void **) \
-	X(mtx_lock, NULL, ANY, 1, mtx_t *) \
-	X(mtx_trylock, NULL, ANY, 1, mtx_t *) \
-	X(mtx_timedlock, NULL, ANY, 2, mtx_t *, const struct timespec *) \
-	X(mtx_unlock, NULL, RELEASES, 1, mtx_t *) \
-	X(cnd_wait, NULL, ANY, 2, cnd_t *, mtx_t *) \
-	X(cnd_timedwait, NULL, ANY, 3, cnd_t *, mtx_t *, const struct timespec *) \
-	X(cnd_signal, NULL, LOCKS_TRACE, 1, cnd_t *) \
-	X(cnd_broadcast, NULL, LOCKS_TRACE, 1, cnd_t *) \
-	X(thrd_join, NULL, LOCKS_TRACE, 2, thrd_t, int *)
+	X(int, pthread_mutex_lock, NULL, ANY, 1, pthread_mutex_t *) \
+	X(int, pthread_mutex_trylock, NULL, ANY, 1, pthread_mutex_t *) \
+	X(int, pthread_mutex_timedlock, NULL, ANY, 2, pthread_mutex_t *, const struct timespec *) \
+	X(int, pthread_mutex_clocklock, NULL, ANY, 3, pthread_mutex_t *, clockid_t, const struct timespec *) \
+	X(int, pthread_mutex_unlock, NULL, RELEASES, 1, pthread_mutex_t *) \
+	X(int, pthread_rwlock_rdlock, NULL, ANY, 1, pthread_rwlock_t *) \
+	X(int, pthread_rwlock_tryrdlock, NULL, ANY, 1, pthread_rwlock_t *) \
+	X(int, pthread_rwlock_timedrdlock, NULL, ANY, 2, pthread_rwlock_t *, const struct timespec *) \
+	X(int, pthread_rwlock_clockrdlock, NULL, ANY, 3, pthread_rwlock_t *, clockid_t, const struct timespec *) \
+	X(int, pthread_rwlock_wrlock, NULL, ANY, 1, pthread_rwlock_t *) \
+	X(int, pthread_rwlock_trywrlock, NULL, ANY, 1, pthread_rwlock_t *) \
+	X(int, pthread_rwlock_timedwrlock, NULL, ANY, 2, pthread_rwlock_t *, const struct timespec *) \
+	X(int, pthread_rwlock_clockwrlock, NULL, ANY, 3, pthread_rwlock_t *, clockid_t, const struct timespec *) \
+	X(int, pthread_rwlock_unlock, NULL, RELEASES, 1, pthread_rwlock_t *) \
+	X(int, pthread_cond_wait, COND_VERSION, ANY, 2, pthread_cond_t *, pthread_mutex_t *) \
+	X(int, pthread_cond_timedwait, COND_VERSION, ANY, 3, pthread_cond_t *, pthread_mutex_t *, const struct timespec *) \
+	X(int, pthread_cond_clockwait, NULL, ANY, 4, pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *) \
+	X(int, pthread_cond_signal, COND_VERSION, LOCKS_TRACE, 1, pthread_cond_t *) \
+	X(int, pthread_cond_broadcast, COND_VERSION, LOCKS_TRACE, 1, pthread_cond_t *) \
+	X(int, sem_wait, NULL, WAITS, 1, sem_t *) \
+	X(int, sem_timedwait, NULL, WAITS, 2, sem_t *, const struct timespec *) \
+	X(int, sem_clockwait, NULL, WAITS, 3, sem_t *, clockid_t, const struct timespec *) \
+	X(int, sem_post, NULL, LOCKS_TRACE, 1, sem_t *) \
+	X(int, pthread_join, NULL, LOCKS_TRACE, 2, pthread_t, void **) \
+	X(int, mtx_lock, NULL, ANY, 1, mtx_t *) \
+	X(int, mtx_trylock, NULL, ANY, 1, mtx_t *) \
+	X(int, mtx_timedlock, NULL, ANY, 2, mtx_t *, const struct timespec *) \
+	X(int, mtx_unlock, NULL, RELEASES, 1, mtx_t *) \
+	X(int, cnd_wait, NULL, ANY, 2, cnd_t *, mtx_t *) \
+	X(int, cnd_timedwait, NULL, ANY, 3, cnd_t *, mtx_t *, const struct timespec *) \
+	X(int, cnd_signal, NULL, LOCKS_TRACE, 1, cnd_t *) \
+	X(int, cnd_broadcast, NULL, LOCKS_TRACE, 1, cnd_t *) \
+	X(int, thrd_join, NULL, LOCKS_TRACE, 2, thrd_t, int *)
 /* clang-format on */
 
 #define RELEASES (LOCKS_MUTEX | LOCKS_TRACE)
 #define WAITS    (LOCKS_BLOCK | LOCKS_TRACE)
 #define ANY      (LOCKS_MUTEX | LOCKS_BLOCK | LOCKS_TRACE)
 
-/* The function behind ours; and where ours leads to now. Both begin at one that finds the first. */
-#define DECLARE(name, version, modes, len, ...)          \
-	typedef int type_##name ARGS_##len(__VA_ARGS__); \
-	static type_##name first_##name, on_##name;      \
-	static _Atomic(type_##name *) real_##name = first_##name, now_##name = first_##name;
-HOOKS(DECLARE)
-
-#define REAL(name) (*atomic_load_explicit(&real_##name, memory_order_relaxed))
-
-#define FIRST(name, version, modes, len, ...)                                    \
-	SLOW int first_##name ARGS_##len(__VA_ARGS__)                            \
-	{                                                                        \
-		type_##name *from = first_##name;                                \
-		type_##name *found = (type_##name *)real_find(#name, (version)); \
-                                                                                 \
-		atomic_store(&real_##name, found);                               \
-		atomic_compare_exchange_strong(&now_##name, &from, found);       \
-		return found PASS_##len;                                         \
-	}
-HOOKS(FIRST)
-
-/* The hook has another name, too, which the linker drops: by its own, another library's may be meant. */
-#define DEFINE(name, version, modes, len, ...)                                               \
-	static int own_##name ARGS_##len(__VA_ARGS__) __asm__(".Lown_" #name)                \
-		__attribute__((unused));                                                     \
-	static int own_##name ARGS_##len(__VA_ARGS__)                                        \
-	{                                                                                    \
-		return (*atomic_load_explicit(&now_##name, memory_order_relaxed))PASS_##len; \
-	}                                                                                    \
-	HOOK int name ARGS_##len(__VA_ARGS__) __attribute__((alias(".Lown_" #name)));
-HOOKS(DEFINE)
-
-static real_function *choose(bool is_on, real_function *on, real_function *real)
-{
-	return is_on ? on : real;
-}
-
-#define SWITCH(name, version, modes, len, ...)                                           \
-	atomic_store(&now_##name,                                                        \
-		(type_##name *)choose((mode & (modes)) != 0, (real_function *)on_##name, \
-			(real_function *)atomic_load(&real_##name)));
+HOOKS(SWITCH_DECLARE)
+HOOKS(SWITCH_FIRST)
+HOOKS(SWITCH_DEFINE)
 
 static void follow_mode(unsigned mode)
 {
-	HOOKS(SWITCH)
+	HOOKS(SWITCH_FOLLOW)
 }
-
-/* Before there are threads, and so that nobody meets the loader's lock at a first call. What this C library
- * does not have stays to be found by who calls it, and cannot be. */
-static real_function *find(const char *name, const char *version, real_function *otherwise)
-{
-	real_function *found = real_find_optional(name, version);
-
-	return found ? found : otherwise;
-}
-
-#define FIND(name, version, modes, len, ...) \
-	atomic_store(&real_##name,           \
-		(type_##name *)find(#name, version, (real_function *)first_##name));
 
 __attribute__((constructor)) static void find_all(void)
 {
-	HOOKS(FIND)
-	/* NOLINTNEXTLINE(concurrency-mt-unsafe): what we did not find is no news to the program */
+	HOOKS(SWITCH_FIND)
 	(void)dlerror();
 	locks_tell(follow_mode);
 }

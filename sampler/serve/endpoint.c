@@ -95,6 +95,7 @@ static const struct endpoint *const all[] = {
 	&endpoint_mutex,
 	&endpoint_profile,
 	&endpoint_symbol,
+	&endpoint_threadcreate,
 	&endpoint_threads,
 };
 

@@ -63,7 +63,7 @@ struct endpoint {
 extern const struct endpoint endpoint_allocs, endpoint_block, endpoint_cmdline,
 	endpoint_delta_block, endpoint_delta_heap, endpoint_delta_mutex, endpoint_goroutine,
 	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_symbol,
-	endpoint_threads;
+	endpoint_threadcreate, endpoint_threads;
 
 enum endpoint_result endpoint_ask(
 	const struct question *question, struct answer *answer, struct capture *capture);

@@ -1,6 +1,8 @@
 #include "sampler/serve/snapshot.h"
 
 #include "base/clock.h"
+#include "sampler/store/labels.h"
+#include "sampler/write/text.h"
 
 #define SECONDS_MAX ((int64_t)7 * 24 * 3600)
 
@@ -175,4 +177,46 @@ const struct tally_row **snapshot_sorted(const struct tally *tally, size_t colum
 		sift(rows, 0, last - 1, column);
 	}
 	return rows;
+}
+
+static void write_labels(struct buf *out, uint32_t labels)
+{
+	struct label_pair pairs[LABELS_SET_MAX];
+	size_t len = labels_of(labels, pairs);
+
+	if (len == 0)
+		return;
+	buf_add_cstr(out, "# labels: {");
+	for (size_t i = 0; i < len; i++) {
+		buf_add_cstr(out, i > 0 ? ", " : "");
+		text_quoted(out, labels_text_of(pairs[i].key));
+		buf_add_byte(out, ':');
+		text_quoted(out, labels_text_of(pairs[i].value));
+	}
+	buf_add_cstr(out, "}\n");
+}
+
+void snapshot_text_counts(
+	struct buf *out, struct symbols *symbols, const struct tally *tally, const char *name)
+{
+	size_t len;
+	const struct tally_row **rows = snapshot_sorted(tally, 0, &len);
+	uint64_t total = 0;
+
+	for (size_t i = 0; rows && i < len; i++)
+		total += (uint64_t)rows[i]->values[0];
+	buf_add_cstr(out, name);
+	buf_add_cstr(out, " profile: total ");
+	buf_add_u64(out, total);
+	buf_add_byte(out, '\n');
+	for (size_t i = 0; rows && i < len; i++) {
+		struct depot_stack stack = depot_get(rows[i]->key.stack);
+
+		buf_add_u64(out, (uint64_t)rows[i]->values[0]);
+		text_addresses(out, symbols, stack);
+		buf_add_byte(out, '\n');
+		write_labels(out, rows[i]->key.labels);
+		text_frames(out, symbols, stack);
+		buf_add_byte(out, '\n');
+	}
 }

@@ -37,4 +37,8 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 /* The rows sorted by values[column], largest first; `*len` of them, in the arena. NULL without memory. */
 const struct tally_row **snapshot_sorted(const struct tally *tally, size_t column, size_t *len);
 
+/* debug=1 of profiles that count one thing: "NAME profile: total N", and each stack with its number. */
+void snapshot_text_counts(
+	struct buf *out, struct symbols *symbols, const struct tally *tally, const char *name);
+
 #endif

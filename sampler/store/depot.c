@@ -14,8 +14,30 @@ static atomic_ulong walks_lost;
 
 _Static_assert(sizeof(uintptr_t) == sizeof(uint64_t), "keys are made of program counters");
 
-uint32_t depot_put_sigsafe(const uintptr_t *pcs, size_t len, enum unwind_end end)
+static _Atomic uintptr_t hidden, hidden_size;
+
+void depot_hide(uintptr_t start, size_t size)
 {
+	atomic_store(&hidden, start);
+	atomic_store(&hidden_size, size);
+}
+
+static size_t drop_hidden_sigsafe(uintptr_t *pcs, size_t len)
+{
+	uintptr_t start = atomic_load_explicit(&hidden, memory_order_relaxed);
+	uintptr_t size = atomic_load_explicit(&hidden_size, memory_order_relaxed);
+	size_t kept = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (pcs[i] - start >= size)
+			pcs[kept++] = pcs[i];
+	}
+	return kept;
+}
+
+uint32_t depot_put_sigsafe(uintptr_t *pcs, size_t len, enum unwind_end end)
+{
+	len = drop_hidden_sigsafe(pcs, len);
 	return intern_put_sigsafe(&stacks, (const uint64_t *)pcs, len, (uint16_t)end);
 }
 

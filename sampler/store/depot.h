@@ -10,8 +10,12 @@
 
 #include "sampler/unwind/unwind.h"
 
-/* Copy a stack in. 0 when there is no room: then it is counted as lost. */
-uint32_t depot_put_sigsafe(const uintptr_t *pcs, size_t len, enum unwind_end end);
+/* Copy a stack in. 0 when there is no room: then it is counted as lost. What is hidden is taken out of
+ * `pcs`. */
+uint32_t depot_put_sigsafe(uintptr_t *pcs, size_t len, enum unwind_end end);
+
+/* Frames of this code are left out of all stacks: it stands between the program's own. */
+void depot_hide(uintptr_t start, size_t size);
 
 /* Walk the calling thread's own stack from `regs`, and keep what was found. 0 when there is no room. */
 uint32_t depot_walk_sigsafe(const struct unwind_regs *regs);

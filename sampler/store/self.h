@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 struct self {
-	uint32_t tid;       /* 0: not asked for yet; use self_tid_sigsafe() */
-	uint32_t inside;    /* not 0: our own code runs, and hooks pass straight through */
-	uint32_t labels;    /* id of the label set (store/labels.h); 0: none */
-	uint32_t region;    /* the innermost open region */
-	int64_t heap_left;  /* bytes until the next heap sample */
-	uint64_t heap_rate; /* with which that was drawn */
-	uint64_t random;    /* state of the thread's own generator; 0: not seeded */
+	uint32_t tid;        /* 0: not asked for yet; use self_tid_sigsafe() */
+	uint32_t inside;     /* not 0: our own code runs, and hooks pass straight through */
+	uint32_t labels;     /* id of the label set (store/labels.h); 0: none */
+	uint32_t region;     /* the innermost open region */
+	uint32_t wait_place; /* the thread's own in collect/waits.c; 0: none yet */
+	int64_t heap_left;   /* bytes until the next heap sample */
+	uint64_t heap_rate;  /* with which that was drawn */
+	uint64_t random;     /* state of the thread's own generator; 0: not seeded */
 };
 
 extern _Thread_local struct self self __attribute__((tls_model("initial-exec")));
