@@ -37,23 +37,6 @@ static size_t state_label(struct arena *arena, struct symbols *symbols,
 	return 1;
 }
 
-static void write_labels(struct buf *out, uint32_t labels)
-{
-	struct label_pair pairs[LABELS_SET_MAX];
-	size_t len = labels_of(labels, pairs);
-
-	if (len == 0)
-		return;
-	buf_add_cstr(out, "# labels: {");
-	for (size_t i = 0; i < len; i++) {
-		buf_add_cstr(out, i > 0 ? ", " : "");
-		text_quoted(out, labels_text_of(pairs[i].key));
-		buf_add_byte(out, ':');
-		text_quoted(out, labels_text_of(pairs[i].value));
-	}
-	buf_add_cstr(out, "}\n");
-}
-
 static void write_groups(struct buf *out, struct symbols *symbols, const struct tally *tally)
 {
 	size_t len;
@@ -67,11 +50,13 @@ static void write_groups(struct buf *out, struct symbols *symbols, const struct 
 	buf_add_byte(out, '\n');
 	for (size_t i = 0; i < len; i++) {
 		struct depot_stack stack = depot_get(rows[i]->key.stack);
+		struct pprof_label state[PPROF_LABELS_MAX];
 
 		buf_add_u64(out, (uint64_t)rows[i]->values[0]);
 		text_addresses(out, symbols, stack);
 		buf_add_byte(out, '\n');
-		write_labels(out, rows[i]->key.labels);
+		text_labels(out, rows[i]->key.labels, state,
+			state_label(tally->arena, symbols, rows[i], state));
 		text_frames(out, symbols, stack);
 		buf_add_byte(out, '\n');
 	}

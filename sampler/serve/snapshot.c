@@ -13,7 +13,7 @@ struct delta {
 };
 
 static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
-	const struct tally *tally, uint64_t duration_ns, struct answer *answer)
+	struct tally *tally, uint64_t duration_ns, struct answer *answer)
 {
 	struct pprof_settings settings = kind->settings;
 	struct symbols *symbols;
@@ -30,6 +30,8 @@ static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
 		settings.default_sample_type = NULL; /* Go's differences lose it */
 	if (symbols_open(arena, &symbols, &err))
 		return -1;
+	if (kind->merge)
+		kind->merge(tally, symbols);
 	pprof = pprof_open(arena, symbols, &settings);
 	while (pprof && (row = tally_next(tally, &at))) {
 		struct pprof_label labels[PPROF_LABELS_MAX];
@@ -44,6 +46,14 @@ static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
 		pprof_add_row(pprof, &row->key, row->values, labels, len);
 	}
 	return pprof ? pprof_finish(pprof, &answer->body, &err) : -1;
+}
+
+static void write_text(const struct snapshot_kind *kind, struct symbols *symbols,
+	struct tally *tally, struct buf *out)
+{
+	if (kind->merge)
+		kind->merge(tally, symbols);
+	kind->text(out, symbols, tally);
 }
 
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
@@ -129,7 +139,7 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 	else if (debug && symbols_open(question->arena, &symbols, &err))
 		answer_error(question->arena, answer, 500, err.text);
 	else if (debug)
-		kind->text(&answer->body, symbols, &tally);
+		write_text(kind, symbols, &tally, &answer->body);
 	else if (write_proto(question->arena, kind, &tally, 0, answer))
 		answer_error(question->arena, answer, 500, "the profile is too large");
 	return ENDPOINT_ANSWERED;

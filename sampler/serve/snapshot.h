@@ -20,6 +20,8 @@ struct snapshot_kind {
 	/* Which variant of the profile the question asks for; NULL: 0. */
 	int (*variant)(const struct question *question);
 	int64_t (*period)(void); /* NULL: 1 */
+	/* Make one of rows that differ in nothing that is shown; NULL: there are none. */
+	void (*merge)(struct tally *tally, struct symbols *symbols);
 	/* A row's own labels, beside those of its threads; returns how many. NULL: none. `arena` holds what
 	 * they point to. */
 	size_t (*labels)(struct arena *arena, struct symbols *symbols,
