@@ -38,30 +38,42 @@ static bool parse_int(struct sv text, int64_t *out)
 	return true;
 }
 
-int64_t question_int(const struct question *question, struct sv name, bool *present)
+/* One name or value of a form as it is meant; false when it is not well-formed. */
+static bool decode(struct arena *arena, struct sv *text)
 {
-	struct sv rest = question->request->query, key, value;
-	int64_t number = 0;
+	char *room;
+	size_t len;
 
-	*present = false;
-	while (http_query_next(&rest, &key, &value)) {
-		if (sv_is(key, name) && value.len > 0) {
-			*present = true;
-			return parse_int(value, &number) ? number : 0;
-		}
-	}
-	return 0;
+	if (!memchr(text->ptr, '%', text->len) && !memchr(text->ptr, '+', text->len))
+		return true;
+	room = arena_alloc(arena, text->len);
+	len = room ? http_form_decode(*text, room) : SIZE_MAX;
+	*text = (struct sv){ room, len };
+	return len != SIZE_MAX;
 }
 
+/* The first of that name counts, and what is not well-formed does not, as Request.FormValue of net/http. */
 struct sv question_text(const struct question *question, struct sv name)
 {
 	struct sv rest = question->request->query, key, value;
 
 	while (http_query_next(&rest, &key, &value)) {
-		if (sv_is(key, name))
+		if (memchr(key.ptr, ';', key.len) || memchr(value.ptr, ';', value.len))
+			continue;
+		if (decode(question->arena, &key) && decode(question->arena, &value) &&
+			sv_is(key, name))
 			return value;
 	}
 	return SV("");
+}
+
+int64_t question_int(const struct question *question, struct sv name, bool *present)
+{
+	struct sv value = question_text(question, name);
+	int64_t number = 0;
+
+	*present = value.len > 0;
+	return parse_int(value, &number) ? number : 0;
 }
 
 void answer_text(struct arena *arena, struct answer *answer, size_t max)
@@ -168,6 +180,8 @@ static bool is_allowed(
 static void redirect(const struct question *question, struct answer *answer)
 {
 	answer_text(question->arena, answer, 64);
+	answer->content_type = "text/html; charset=utf-8";
+	buf_add_cstr(&answer->body, "<a href=\"/debug/pprof/\">Temporary Redirect</a>.\n\n");
 	answer->status = 307;
 	answer->location = "/debug/pprof/";
 }

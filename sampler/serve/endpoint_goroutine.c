@@ -39,7 +39,7 @@ static size_t state_label(struct arena *arena, struct symbols *symbols,
 
 static void write_groups(struct buf *out, struct symbols *symbols, const struct tally *tally)
 {
-	snapshot_text_counts(out, symbols, tally, "goroutine");
+	snapshot_text_counts(out, symbols, tally, "goroutine", state_label);
 }
 
 static void write_frame(struct buf *out, struct symbols *symbols, uintptr_t pc)

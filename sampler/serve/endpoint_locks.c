@@ -23,21 +23,77 @@ static bool is_lock_library(const char *name)
 	return strstr(name, "__gthread_") != NULL;
 }
 
-/* The function that one side was in: of its innermost frame that is the program's. NULL: not known. */
-static const char *function_of(struct symbols *symbols, uint32_t id)
+/* The function that one side was in: of its innermost frame that is the program's. False: not known. */
+static bool find_function(struct symbols *symbols, uint32_t id, struct symbol *out)
 {
 	struct depot_stack stack = depot_get(id);
-	const char *name = NULL;
 
 	for (size_t i = 0; i < stack.len; i++) {
-		struct symbol symbol;
-
-		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
-		name = symbol.name;
-		if (!is_lock_library(name))
+		symbols_find(symbols, stack.pcs[i] - 1, out);
+		if (!is_lock_library(out->name))
 			break;
 	}
-	return name;
+	return stack.len > 0;
+}
+
+static const char *function_of(struct symbols *symbols, uint32_t id)
+{
+	struct symbol symbol;
+
+	return find_function(symbols, id, &symbol) ? symbol.name : NULL;
+}
+
+/* One stack for each function that a label shows. */
+struct sides {
+	struct {
+		uint64_t function; /* where it starts; 0: empty */
+		uint32_t stack;
+	} * slots; /* open addressing */
+
+	size_t cap;
+};
+
+static uint32_t side_of(struct sides *sides, struct symbols *symbols, uint32_t id)
+{
+	struct symbol symbol;
+	uint64_t function;
+	size_t at;
+
+	if (!find_function(symbols, id, &symbol))
+		return 0;
+	function = symbol.address - symbol.offset;
+	at = (size_t)(function * 0x9e3779b97f4a7c15U >> 32) & (sides->cap - 1);
+	while (sides->slots[at].function && sides->slots[at].function != function)
+		at = (at + 1) & (sides->cap - 1);
+	if (!sides->slots[at].function) {
+		sides->slots[at].function = function;
+		sides->slots[at].stack = id;
+	}
+	return sides->slots[at].stack;
+}
+
+/* A stack waits for another in many ways, of which the labels show the functions only. */
+static void merge(struct tally *tally, struct symbols *symbols)
+{
+	struct sides sides = { .cap = 16 };
+	const struct tally_row *row;
+	struct tally merged;
+	size_t at = 0;
+
+	while (sides.cap < 4 * (tally->len + 1)) /* two sides, half of the slots empty */
+		sides.cap *= 2;
+	sides.slots = arena_alloc(tally->arena, sides.cap * sizeof(sides.slots[0]));
+	if (!sides.slots || tally_open(&merged, tally->arena))
+		return;
+	while ((row = tally_next(tally, &at))) {
+		struct tally_key key = row->key;
+
+		key.other = side_of(&sides, symbols, key.other);
+		key.number = side_of(&sides, symbols, (uint32_t)key.number);
+		tally_add(&merged, &key, row->values, 1);
+	}
+	merged.lost += tally->lost;
+	*tally = merged;
 }
 
 static void add_label(const char *key, const char *name, struct pprof_label *out, size_t *len)
@@ -77,18 +133,6 @@ static void add_number(struct buf *out, int64_t number)
 typedef size_t labels_function(struct arena *, struct symbols *, const struct tally_row *,
 	struct pprof_label out[static PPROF_LABELS_MAX]);
 
-static void add_labels(struct buf *out, const struct pprof_label *labels, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		buf_add_cstr(out, i == 0 ? "# labels: {" : ", ");
-		text_quoted(out, sv_from_cstr(labels[i].key));
-		buf_add_byte(out, ':');
-		text_quoted(out, sv_from_cstr(labels[i].text));
-	}
-	if (len > 0)
-		buf_add_cstr(out, "}\n");
-}
-
 /* The clock ticks in nanoseconds. */
 static void add_rows(struct buf *out, struct symbols *symbols, const struct tally *tally,
 	labels_function *labels_of_row)
@@ -107,7 +151,8 @@ static void add_rows(struct buf *out, struct symbols *symbols, const struct tall
 		add_number(out, rows[i]->values[0]);
 		text_addresses(out, symbols, stack);
 		buf_add_byte(out, '\n');
-		add_labels(out, labels, labels_of_row(tally->arena, symbols, rows[i], labels));
+		text_labels(out, rows[i]->key.labels, labels,
+			labels_of_row(tally->arena, symbols, rows[i], labels));
 		text_frames(out, symbols, stack);
 		buf_add_byte(out, '\n');
 	}
@@ -154,6 +199,7 @@ static const struct snapshot_kind block = {
 	.delta_name = "block-delta",
 	.settings = SHAPE,
 	.take = take_block,
+	.merge = merge,
 	.labels = block_labels,
 	.text = block_text,
 };
@@ -163,6 +209,7 @@ static const struct snapshot_kind mutex = {
 	.delta_name = "mutex-delta",
 	.settings = SHAPE,
 	.take = take_mutex,
+	.merge = merge,
 	.labels = mutex_labels,
 	.text = mutex_text,
 };
@@ -173,6 +220,7 @@ static const struct snapshot_kind delta_block = {
 	.settings = SHAPE,
 	.take = take_block,
 	.variant = since_last,
+	.merge = merge,
 	.labels = block_labels,
 	.text = block_text,
 };
@@ -183,6 +231,7 @@ static const struct snapshot_kind delta_mutex = {
 	.settings = SHAPE,
 	.take = take_mutex,
 	.variant = since_last,
+	.merge = merge,
 	.labels = mutex_labels,
 	.text = mutex_text,
 };

@@ -10,7 +10,7 @@ static int take(struct tally *out, int variant)
 
 static void text(struct buf *out, struct symbols *symbols, const struct tally *tally)
 {
-	snapshot_text_counts(out, symbols, tally, "threadcreate");
+	snapshot_text_counts(out, symbols, tally, "threadcreate", NULL);
 }
 
 static const struct snapshot_kind threadcreate = {

@@ -15,7 +15,7 @@ struct delta {
 };
 
 static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
-	const struct tally *tally, uint64_t duration_ns, struct answer *answer)
+	struct tally *tally, uint64_t duration_ns, struct answer *answer)
 {
 	struct pprof_settings settings = kind->settings;
 	struct symbols *symbols;
@@ -32,6 +32,8 @@ static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
 		settings.default_sample_type = NULL; /* Go's differences lose it */
 	if (symbols_open(arena, &symbols, &err))
 		return -1;
+	if (kind->merge)
+		kind->merge(tally, symbols);
 	pprof = pprof_open(arena, symbols, &settings);
 	while (pprof && (row = tally_next(tally, &at))) {
 		struct pprof_label labels[PPROF_LABELS_MAX];
@@ -46,6 +48,14 @@ static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
 		pprof_add_row(pprof, &row->key, row->values, labels, len);
 	}
 	return pprof ? pprof_finish(pprof, &answer->body, &err) : -1;
+}
+
+static void write_text(const struct snapshot_kind *kind, struct symbols *symbols,
+	struct tally *tally, struct buf *out)
+{
+	if (kind->merge)
+		kind->merge(tally, symbols);
+	kind->text(out, symbols, tally);
 }
 
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
@@ -131,7 +141,7 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 	else if (debug && symbols_open(question->arena, &symbols, &err))
 		answer_error(question->arena, answer, 500, err.text);
 	else if (debug)
-		kind->text(&answer->body, symbols, &tally);
+		write_text(kind, symbols, &tally, &answer->body);
 	else if (write_proto(question->arena, kind, &tally, 0, answer))
 		answer_error(question->arena, answer, 500, "the profile is too large");
 	return ENDPOINT_ANSWERED;
@@ -179,25 +189,8 @@ const struct tally_row **snapshot_sorted(const struct tally *tally, size_t colum
 	return rows;
 }
 
-static void write_labels(struct buf *out, uint32_t labels)
-{
-	struct label_pair pairs[LABELS_SET_MAX];
-	size_t len = labels_of(labels, pairs);
-
-	if (len == 0)
-		return;
-	buf_add_cstr(out, "# labels: {");
-	for (size_t i = 0; i < len; i++) {
-		buf_add_cstr(out, i > 0 ? ", " : "");
-		text_quoted(out, labels_text_of(pairs[i].key));
-		buf_add_byte(out, ':');
-		text_quoted(out, labels_text_of(pairs[i].value));
-	}
-	buf_add_cstr(out, "}\n");
-}
-
-void snapshot_text_counts(
-	struct buf *out, struct symbols *symbols, const struct tally *tally, const char *name)
+void snapshot_text_counts(struct buf *out, struct symbols *symbols, const struct tally *tally,
+	const char *name, snapshot_labels *labels)
 {
 	size_t len;
 	const struct tally_row **rows = snapshot_sorted(tally, 0, &len);
@@ -211,11 +204,13 @@ void snapshot_text_counts(
 	buf_add_byte(out, '\n');
 	for (size_t i = 0; rows && i < len; i++) {
 		struct depot_stack stack = depot_get(rows[i]->key.stack);
+		struct pprof_label own[PPROF_LABELS_MAX];
 
 		buf_add_u64(out, (uint64_t)rows[i]->values[0]);
 		text_addresses(out, symbols, stack);
 		buf_add_byte(out, '\n');
-		write_labels(out, rows[i]->key.labels);
+		text_labels(out, rows[i]->key.labels, own,
+			labels ? labels(tally->arena, symbols, rows[i], own) : 0);
 		text_frames(out, symbols, stack);
 		buf_add_byte(out, '\n');
 	}

@@ -10,6 +10,10 @@
 #include "sampler/store/tally.h"
 #include "sampler/write/pprof.h"
 
+/* A row's own labels, beside those of its threads; returns how many. `arena` holds what they point to. */
+typedef size_t snapshot_labels(struct arena *arena, struct symbols *symbols,
+	const struct tally_row *row, struct pprof_label out[static PPROF_LABELS_MAX]);
+
 struct snapshot_kind {
 	const char *name, *delta_name;  /* of the attachment: "heap", "heap-delta" */
 	struct pprof_settings settings; /* period and times are filled in later */
@@ -20,10 +24,9 @@ struct snapshot_kind {
 	/* Which variant of the profile the question asks for; NULL: 0. */
 	int (*variant)(const struct question *question);
 	int64_t (*period)(void); /* NULL: 1 */
-	/* A row's own labels, beside those of its threads; returns how many. NULL: none. `arena` holds what
-	 * they point to. */
-	size_t (*labels)(struct arena *arena, struct symbols *symbols,
-		const struct tally_row *row, struct pprof_label out[static PPROF_LABELS_MAX]);
+	/* Make one of rows that differ in nothing that is shown; NULL: there are none. */
+	void (*merge)(struct tally *tally, struct symbols *symbols);
+	snapshot_labels *labels; /* NULL: none */
 	/* What the profile cannot know; NULL or a NULL result: nothing. */
 	const char *(*comment)(struct arena *arena);
 	/* debug=1 */
@@ -37,8 +40,8 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 /* The rows sorted by values[column], largest first; `*len` of them, in the arena. NULL without memory. */
 const struct tally_row **snapshot_sorted(const struct tally *tally, size_t column, size_t *len);
 
-/* debug=1 of profiles that count one thing: "NAME profile: total N", and each stack with its number. */
-void snapshot_text_counts(
-	struct buf *out, struct symbols *symbols, const struct tally *tally, const char *name);
+/* debug=1 of profiles that count one thing: "NAME profile: total N", and each stack with its number. `labels` may be NULL. */
+void snapshot_text_counts(struct buf *out, struct symbols *symbols, const struct tally *tally,
+	const char *name, snapshot_labels *labels);
 
 #endif

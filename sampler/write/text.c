@@ -1,5 +1,9 @@
 #include "sampler/write/text.h"
 
+#include <string.h>
+
+#include "sampler/store/labels.h"
+
 void text_hex(struct buf *out, uint64_t value)
 {
 	char digits[16];
@@ -28,6 +32,51 @@ void text_quoted(struct buf *out, struct sv text)
 		buf_add_byte(out, c);
 	}
 	buf_add_byte(out, '"');
+}
+
+struct text_label {
+	struct sv key, value;
+};
+
+static bool sorts_before(struct sv a, struct sv b)
+{
+	int order = memcmp(a.ptr, b.ptr, a.len < b.len ? a.len : b.len);
+
+	return order < 0 || (order == 0 && a.len < b.len);
+}
+
+static void insert_label(struct text_label *labels, size_t len, struct text_label added)
+{
+	while (len > 0 && sorts_before(added.key, labels[len - 1].key)) {
+		labels[len] = labels[len - 1];
+		len--;
+	}
+	labels[len] = added;
+}
+
+void text_labels(
+	struct buf *out, uint32_t labels, const struct pprof_label *extra, size_t extra_len)
+{
+	struct text_label sorted[LABELS_SET_MAX + PPROF_LABELS_MAX];
+	struct label_pair pairs[LABELS_SET_MAX];
+	size_t len = labels_of(labels, pairs), pairs_len = len;
+
+	for (size_t i = 0; i < pairs_len; i++)
+		insert_label(sorted, i,
+			(struct text_label){
+				labels_text_of(pairs[i].key), labels_text_of(pairs[i].value) });
+	for (size_t i = 0; i < extra_len && i < PPROF_LABELS_MAX; i++)
+		insert_label(sorted, len++,
+			(struct text_label){
+				sv_from_cstr(extra[i].key), sv_from_cstr(extra[i].text) });
+	for (size_t i = 0; i < len; i++) {
+		buf_add_cstr(out, i == 0 ? "# labels: {" : ", ");
+		text_quoted(out, sorted[i].key);
+		buf_add_byte(out, ':');
+		text_quoted(out, sorted[i].value);
+	}
+	if (len > 0)
+		buf_add_cstr(out, "}\n");
 }
 
 const char *text_path(struct symbols *symbols, const struct symbol *symbol)

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "sampler/names/symbols.h"
 #include "sampler/store/depot.h"
+#include "sampler/write/pprof.h"
 
 /* "0x" and lower-case digits. */
 void text_hex(struct buf *out, uint64_t value);
@@ -19,6 +20,11 @@ void text_addresses(struct buf *out, struct symbols *symbols, struct depot_stack
 
 /* Go's "#	0xPC	func+0xOFF	file:line", a line for each frame; the module stands for the file. */
 void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack stack);
+
+/* Go's "# labels: {"key":"text", …}", sorted by key, of a set (labels.h) and `extra` ones, which have texts;
+ * nothing when there are none. */
+void text_labels(
+	struct buf *out, uint32_t labels, const struct pprof_label *extra, size_t extra_len);
 
 /* The file of a symbol, or what stands for it. */
 const char *text_path(struct symbols *symbols, const struct symbol *symbol);

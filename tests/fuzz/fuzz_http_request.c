@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "http/head.h"
+#include "http/query.h"
 
 /* NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,6 +62,20 @@ static void check_fields(struct sv head, const struct http_request *request)
 	}
 }
 
+/* Decoded it is never longer, and without '%' or '+' the same. */
+static void check_form(struct sv query, const struct http_policy *policy)
+{
+	char room[64];
+	size_t len;
+
+	assert(policy->target_bytes <= sizeof(room) && query.len <= sizeof(room));
+	len = http_form_decode(query, room);
+	assert(len == SIZE_MAX || len <= query.len);
+	if (query.len > 0 && !memchr(query.ptr, '%', query.len) &&
+		!memchr(query.ptr, '+', query.len))
+		assert(sv_is(query, (struct sv){ room, len }));
+}
+
 static void check_accepted(
 	struct sv bytes, const struct http_policy *policy, const struct http_request *request)
 {
@@ -75,6 +90,7 @@ static void check_accepted(
 	check_inside(request->host, head);
 	check_inside(request->authorization, head);
 	check_inside(request->content_type, head);
+	check_form(request->query, policy);
 	assert(request->path.len > 0 && request->path.ptr[0] == '/');
 	assert(request->path.ptr == request->method_name.ptr + request->method_name.len + 1);
 	assert(request->path.len + request->query.len + request->has_query <=

@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "http/body.h"
@@ -215,6 +216,38 @@ static void test_query(void **state)
 	assert_false(http_query_next(&rest, &name, &value));
 }
 
+static void test_form(void **state)
+{
+	static const struct {
+		struct sv text, meant;
+	} rows[] = {
+		{ SV_INIT(""), SV_INIT("") },
+		{ SV_INIT("plain-_.~"), SV_INIT("plain-_.~") },
+		{ SV_INIT("%31+%2b%2B"), SV_INIT("1 ++") },
+		{ SV_INIT("%c3%A9"), SV_INIT("\xc3\xa9") },
+		{ SV_INIT("%"), { NULL, 0 } },
+		{ SV_INIT("a%4"), { NULL, 0 } },
+		{ SV_INIT("%zz"), { NULL, 0 } },
+		{ SV_INIT("%%31"), { NULL, 0 } },
+		{ SV_INIT("1%3"), { NULL, 0 } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		/* Exactly as long as allowed: a sanitizer sees what lies behind. */
+		char *room = malloc(rows[i].text.len + 1);
+		size_t len;
+
+		assert_non_null(room);
+		len = http_form_decode(rows[i].text, room);
+		if (rows[i].meant.ptr)
+			assert_true(sv_is((struct sv){ room, len }, rows[i].meant));
+		else
+			assert_true(len == SIZE_MAX);
+		free(room);
+	}
+}
+
 static void test_hosts(void **state)
 {
 	static const struct {
@@ -272,6 +305,7 @@ int main(void)
 		cmocka_unit_test(test_trailers_end),
 		cmocka_unit_test(test_length),
 		cmocka_unit_test(test_query),
+		cmocka_unit_test(test_form),
 		cmocka_unit_test(test_hosts),
 	};
 
