@@ -15,8 +15,7 @@
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
 #include "sampler/collect/heap.h"
-#include "sampler/collect/locks.h"
-#include "sampler/collect/starts.h"
+#include "sampler/collect/rate.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/proc/host.h"
@@ -32,9 +31,6 @@ static size_t tls_bytes; /* what the program's thread-local variables take of a 
 static struct server server;
 static atomic_bool running;                 /* a thread of this process runs the server */
 static atomic_flag busy = ATOMIC_FLAG_INIT; /* somebody is starting or stopping it */
-
-/* What postern_set_heap_rate() asked for last; else the settings count. */
-static _Atomic uint64_t heap_rate_asked = HEAP_RATE_UNDECIDED;
 
 static void *run_thread(void *unused)
 {
@@ -70,19 +66,31 @@ static int start_thread(void)
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	self.inside++; /* it is none of the program's */
+	self.inside++;
 	rc = pthread_create(&thread, &attributes, run_thread, NULL);
+	self.inside--;
 	self.inside--;
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);
 	return rc ? -1 : 0;
 }
 
-static void await_state_change(enum server_state from, uint64_t most_ns)
+static void await_start(uint64_t most_ns)
 {
 	uint64_t give_up = clock_mono_ns() + most_ns;
 	struct timespec pause = { .tv_nsec = 50000 };
 
-	while (atomic_load(&server.state) == from && clock_mono_ns() < give_up)
+	while (atomic_load(&server.state) == SERVER_STARTING && clock_mono_ns() < give_up)
+		(void)nanosleep(&pause, NULL);
+}
+
+static void await_end(uint64_t most_ns)
+{
+	uint64_t give_up = clock_mono_ns() + most_ns;
+	struct timespec pause = { .tv_nsec = 50000 };
+
+	while (atomic_load(&server.state) != SERVER_STOPPED &&
+		atomic_load(&server.state) != SERVER_FAILED && clock_mono_ns() < give_up)
 		(void)nanosleep(&pause, NULL);
 }
 
@@ -94,12 +102,14 @@ static void in_child(void)
 		return;
 	atomic_store(&running, false);
 	if (settings.children == CHILDREN_OFF) {
-		heap_set_rate(0);
-		(void)locks_set_mutex_fraction(0);
-		(void)locks_set_block_rate(0);
-		starts_watch(false);
+		rate_sleep(true);
 		return;
 	}
+	/* Whoever holds the parent awake does not hold its children. */
+	if (settings.asleep)
+		rate_sleep(true);
+	for (enum rate rate = 0; rate < RATES_LEN; rate++)
+		rate_lease(rate, RATE_NOT_SET);
 	memset(&server, 0, sizeof(server));
 	server.settings = &settings;
 	server.parent = (uint32_t)getppid();
@@ -118,20 +128,16 @@ static const char *start(void)
 	(void)dl_iterate_phdr(add_tls, &tls_bytes);
 	if (!watching_forks && pthread_atfork(NULL, NULL, in_child) == 0)
 		watching_forks = true;
-	if (settings.mutex_fraction > 0)
-		(void)locks_set_mutex_fraction(settings.mutex_fraction);
-	if (settings.block_rate_ns > 0)
-		(void)locks_set_block_rate(settings.block_rate_ns);
+	rate_sleep(settings.asleep);
+	rate_default(RATE_MUTEX, (uint64_t)settings.mutex_fraction);
+	rate_default(RATE_BLOCK, (uint64_t)settings.block_rate_ns);
 	if (start_thread())
 		return "the server's thread cannot be made";
-	await_state_change(SERVER_STARTING, START_WAIT_NS);
+	await_start(START_WAIT_NS);
 	if (atomic_load(&server.state) == SERVER_FAILED)
 		return server.err.text;
 	atomic_store(&running, true);
-	starts_watch(true);
-	heap_set_rate(atomic_load(&heap_rate_asked) == HEAP_RATE_UNDECIDED
-			      ? settings.heap_rate
-			      : atomic_load(&heap_rate_asked));
+	rate_default(RATE_HEAP, settings.heap_rate);
 	return NULL;
 }
 
@@ -172,7 +178,7 @@ void life_begin(const char *library)
 		return;
 	wrong = start();
 	if (wrong) {
-		heap_set_rate(0);
+		rate_sleep(true);
 		say("off: ", wrong);
 	}
 	if (!wrong && atomic_load(&server.state) == SERVER_ELSEWHERE)
@@ -220,22 +226,18 @@ void postern_stop(void)
 	if (atomic_flag_test_and_set(&busy))
 		return;
 	if (atomic_load(&running)) {
-		enum server_state state = atomic_load(&server.state);
-
 		atomic_store(&server.stop, true);
 		server_wake(&server);
-		await_state_change(state, STOP_WAIT_NS);
+		await_end(STOP_WAIT_NS);
 		atomic_store(&running, false);
-		starts_watch(false);
-		heap_set_rate(0); /* nobody can read it */
+		rate_sleep(true); /* nobody can read it */
 	}
 	atomic_flag_clear(&busy);
 }
 
 void postern_set_heap_rate(uint64_t bytes)
 {
-	atomic_store(&heap_rate_asked, bytes < SETTINGS_RATE_MAX ? bytes : SETTINGS_RATE_MAX);
-	heap_set_rate(atomic_load(&heap_rate_asked));
+	(void)rate_ask(RATE_HEAP, bytes < SETTINGS_RATE_MAX ? bytes : SETTINGS_RATE_MAX);
 }
 
 /* The server's thread sleeps until somebody comes; what is to be recorded wants tables from it. */
@@ -250,18 +252,21 @@ static void wake_server(void)
 
 int postern_set_mutex_fraction(int fraction)
 {
-	int before = locks_set_mutex_fraction(getauxval(AT_SECURE) ? -1 : fraction);
+	uint64_t before = rate_asked(RATE_MUTEX);
 
+	if (fraction < 0 || getauxval(AT_SECURE))
+		return (int)before;
+	before = rate_ask(RATE_MUTEX, (uint64_t)fraction);
 	if (fraction > 0)
 		wake_server();
-	return before;
+	return (int)before;
 }
 
 void postern_set_block_rate(long long ns)
 {
 	if (getauxval(AT_SECURE))
 		return;
-	(void)locks_set_block_rate(ns);
+	(void)rate_ask(RATE_BLOCK, ns > 0 ? (uint64_t)ns : 0);
 	if (ns > 0)
 		wake_server();
 }

@@ -121,6 +121,16 @@ static int64_t read_number(struct settings *out, const char *name, uint64_t max)
 	return (int64_t)number;
 }
 
+static void read_asleep(struct settings *out)
+{
+	const char *value = get("POSTERN_ASLEEP");
+
+	out->asleep = value && strcmp(value, "1") == 0;
+	if (value && !out->asleep && strcmp(value, "0") != 0)
+		(void)err_set(&out->err, ERR_INPUT, "POSTERN_ASLEEP is '%s': it must be 1 or 0",
+			value);
+}
+
 static void read_token(struct settings *out)
 {
 	const char *path = get("POSTERN_REQUIRE_TOKEN_FILE");
@@ -174,6 +184,7 @@ void settings_read(struct settings *out)
 	copy(out, "POSTERN_NAME", name ? name : last_part(program_invocation_name), out->name,
 		sizeof(out->name));
 	read_children(out);
+	read_asleep(out);
 	out->mutex_fraction = (int)read_number(out, "POSTERN_MUTEX_FRACTION", INT_MAX);
 	out->block_rate_ns = read_number(out, "POSTERN_BLOCK_RATE", INT64_MAX);
 	read_uids(out);

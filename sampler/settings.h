@@ -24,6 +24,7 @@ enum settings_children {
 
 struct settings {
 	bool off;
+	bool asleep;      /* nothing but the control socket until somebody wakes it */
 	char listen[128]; /* as written; what is listened on */
 	char name[64];
 	char runtime_dir[96];

@@ -9,6 +9,7 @@
 
 #include "http/query.h"
 #include "http/status.h"
+#include "sampler/serve/control.h"
 
 #define ARENA_BYTES  ((size_t)2 << 30)
 #define IDLE_NS      UINT64_C(60000000000)
@@ -22,10 +23,13 @@ static const struct http_policy policy = {
 	.allow_http10 = true,
 };
 
-void connection_begin(struct connection *connection, int socket, uint64_t now)
+void connection_begin(
+	struct connection *connection, int socket, struct power *controls, uint64_t now)
 {
 	connection->state = CONNECTION_READING;
 	connection->socket = socket;
+	connection->controls = controls;
+	connection->lease = (struct lease){ 0 };
 	connection->deadline_ns = now + IDLE_NS;
 	connection->close_after = false;
 	connection->in_len = 0;
@@ -36,6 +40,7 @@ void connection_close(struct connection *connection)
 {
 	if (connection->state == CONNECTION_CAPTURING)
 		connection->capture.kind->cut(&connection->capture);
+	lease_end(&connection->lease);
 	(void)close(connection->socket);
 	arena_close(&connection->arena);
 	connection->state = CONNECTION_FREE;
@@ -154,8 +159,10 @@ static void ask(struct connection *connection, const struct settings *settings,
 		.body = { connection->in + request->head_len, (size_t)request->content_length },
 		.arena = &connection->arena,
 		.name = settings->name,
+		.lease = connection->controls ? &connection->lease : NULL,
 		.now_ns = now,
 	};
+	bool is_public = connection->controls && control_is_public(request);
 
 	connection->is_head = request->method == HTTP_HEAD;
 	connection->is_http10 = request->minor_version == 0;
@@ -164,8 +171,13 @@ static void ask(struct connection *connection, const struct settings *settings,
 		refuse(connection, 403, "Host is not a loopback name or address", now);
 		return;
 	}
-	if (!shows_token(request, settings)) {
+	if (!is_public && !shows_token(request, settings)) {
 		refuse(connection, 401, "this server asks for a bearer token", now);
+		return;
+	}
+	if (connection->controls) {
+		control_ask(connection->controls, &question, &connection->answer);
+		begin_answer(connection, now);
 		return;
 	}
 	if (endpoint_ask(&question, &connection->answer, &connection->capture) ==
@@ -259,7 +271,8 @@ static void end_answer(struct connection *connection, uint64_t now)
 		return;
 	}
 	connection->state = CONNECTION_READING;
-	connection->deadline_ns = now + IDLE_NS;
+	/* A lease is held by saying nothing. */
+	connection->deadline_ns = connection->lease.is_held ? UINT64_MAX : now + IDLE_NS;
 }
 
 static void end_capture(struct connection *connection, uint64_t now)

@@ -1,5 +1,6 @@
 /*
- * connection.h - one client of the loopback server: read a request, answer it, read the next.
+ * connection.h - one client of the loopback server or the control socket: read a request, answer it, read the
+ * next.
  */
 #ifndef SAMPLER_CONNECTION_H
 #define SAMPLER_CONNECTION_H
@@ -8,6 +9,8 @@
 #include <stdint.h>
 
 #include "sampler/serve/endpoint.h"
+#include "sampler/serve/lease.h"
+#include "sampler/serve/power.h"
 #include "sampler/settings.h"
 
 enum connection_state {
@@ -22,6 +25,8 @@ enum connection_state {
 struct connection {
 	enum connection_state state;
 	int socket;
+	struct power *controls; /* of the control socket: what it is about; else NULL */
+	struct lease lease;
 	uint64_t
 		deadline_ns; /* of reading or writing, too: an idle client does not hold a place */
 	bool close_after, is_head, is_http10;
@@ -34,7 +39,9 @@ struct connection {
 	char in[CONNECTION_IN_MAX];
 };
 
-void connection_begin(struct connection *connection, int socket, uint64_t now);
+/* `controls`: it came by the control socket. */
+void connection_begin(
+	struct connection *connection, int socket, struct power *controls, uint64_t now);
 
 /* Go on as far as it goes without waiting. */
 void connection_step(
@@ -43,7 +50,7 @@ void connection_step(
 /* What poll() shall wait for. */
 short connection_events(const struct connection *connection);
 
-/* Cuts a capture that it had begun. */
+/* Cuts a capture that it had begun, and ends its lease. */
 void connection_close(struct connection *connection);
 
 #endif

@@ -76,6 +76,13 @@ int64_t question_int(const struct question *question, struct sv name, bool *pres
 	return parse_int(value, &number) ? number : 0;
 }
 
+bool question_is_json(const struct question *question)
+{
+	struct sv rest = question->request->content_type, type = sv_trim(sv_cut(&rest, ';'));
+
+	return sv_is_nocase(type, SV("application/json"));
+}
+
 void answer_text(struct arena *arena, struct answer *answer, size_t max)
 {
 	*answer = (struct answer){ .status = 200, .content_type = text_plain };
@@ -106,6 +113,7 @@ static const struct endpoint *const all[] = {
 	&endpoint_heap,
 	&endpoint_mutex,
 	&endpoint_profile,
+	&endpoint_rates,
 	&endpoint_symbol,
 	&endpoint_threadcreate,
 	&endpoint_threads,

@@ -20,11 +20,14 @@ struct answer {
 	struct buf body;
 };
 
+struct lease;
+
 struct question {
 	const struct http_request *request;
 	struct sv body; /* of POST */
 	struct arena *arena;
-	const char *name; /* of this process */
+	const char *name;    /* of this process */
+	struct lease *lease; /* of a connection of the control socket; NULL of others */
 	uint64_t now_ns;
 };
 
@@ -62,8 +65,8 @@ struct endpoint {
 /* One for each file endpoint_….c; the list is in endpoint.c. */
 extern const struct endpoint endpoint_allocs, endpoint_block, endpoint_cmdline,
 	endpoint_delta_block, endpoint_delta_heap, endpoint_delta_mutex, endpoint_goroutine,
-	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_symbol,
-	endpoint_threadcreate, endpoint_threads;
+	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_rates,
+	endpoint_symbol, endpoint_threadcreate, endpoint_threads;
 
 enum endpoint_result endpoint_ask(
 	const struct question *question, struct answer *answer, struct capture *capture);
@@ -83,6 +86,9 @@ int64_t question_int(const struct question *question, struct sv name, bool *pres
 
 /* The form value itself; "" when it is absent. */
 struct sv question_text(const struct question *question, struct sv name);
+
+/* Does it say that its body is JSON? No page of the web can without asking first. */
+bool question_is_json(const struct question *question);
 
 #define ANSWER_BODY_MAX ((size_t)256 << 20)
 

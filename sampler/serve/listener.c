@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -67,25 +68,70 @@ int place_parse(const char *text, struct place *out, struct err *err)
 	return 0;
 }
 
-int place_fallback(const struct settings *settings, struct place *out, struct err *err)
+/* Who may put something there, or take away what is ours? */
+static int check_folder(const char *path, struct err *err)
+{
+	struct stat status;
+	int folder, rc = -1;
+
+	/* The folder of all users is made by the package; a user's own one by whoever comes first. */
+	(void)mkdir(path, 0700);
+	folder = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (folder < 0)
+		return err_sys(err, "runtime folder %s", path);
+	if (fstat(folder, &status))
+		(void)err_sys(err, "runtime folder %s", path);
+	else if (status.st_uid != 0 && status.st_uid != geteuid())
+		(void)err_set(err, ERR_DENIED, "runtime folder %s is another user's", path);
+	else if (status.st_mode & (S_IWGRP | S_IWOTH) && !(status.st_mode & S_ISVTX))
+		(void)err_set(err, ERR_DENIED,
+			"others can take files out of the runtime folder %s: chmod go-w or +t",
+			path);
+	else
+		rc = 0;
+	(void)close(folder);
+	return rc;
+}
+
+void place_name(const struct settings *settings, struct buf *out)
+{
+	for (const char *at = settings->name; *at; at++) {
+		char byte = *at;
+		bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+			     (byte >= '0' && byte <= '9') || byte == '.' || byte == '_' ||
+			     byte == '-';
+
+		buf_add_byte(out, plain ? byte : '_');
+	}
+}
+
+int place_own(
+	const struct settings *settings, const char *ending, struct place *out, struct err *err)
 {
 	char text[sizeof(((struct sockaddr_un *)0)->sun_path) + 8];
 	struct buf path;
 
-	/* The folder of all users is made by the package; a user's own one by whoever comes first. */
-	(void)mkdir(settings->runtime_dir, 0700);
+	if (check_folder(settings->runtime_dir, err))
+		return -1;
 	buf_init_fixed(&path, text, sizeof(text) - 1);
 	buf_add_cstr(&path, "unix:");
 	buf_add_cstr(&path, settings->runtime_dir);
 	buf_add_byte(&path, '/');
-	buf_add_cstr(&path, settings->name);
+	place_name(settings, &path);
 	buf_add_byte(&path, '.');
 	buf_add_u64(&path, (uint64_t)getpid());
-	buf_add_cstr(&path, ".sock");
+	buf_add_cstr(&path, ending);
 	text[path.len] = '\0';
 	if (path.failed)
 		return err_set(err, ERR_INPUT, "the runtime folder's path is too long");
 	return place_parse(text, out, err);
+}
+
+const char *place_path(const struct place *place)
+{
+	return place->address.ss_family == AF_UNIX
+		       ? ((const struct sockaddr_un *)(const void *)&place->address)->sun_path
+		       : NULL;
 }
 
 void place_format(const struct place *place, char *out, size_t size)
@@ -122,22 +168,22 @@ void place_format(const struct place *place, char *out, size_t size)
 /* A socket that a process which is gone left behind refuses connections. */
 static void remove_stale(const struct place *place)
 {
-	struct sockaddr_un address;
 	struct stat status;
 	int probe;
 
-	memcpy(&address, &place->address, sizeof(address));
-	if (lstat(address.sun_path, &status) || !S_ISSOCK(status.st_mode))
+	if (lstat(place_path(place), &status) || !S_ISSOCK(status.st_mode) ||
+		status.st_uid != geteuid())
 		return;
-	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (probe >= 0 && connect(probe, (struct sockaddr *)&address, sizeof(address)) &&
+	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (probe >= 0 &&
+		connect(probe, (const struct sockaddr *)&place->address, place->len) &&
 		errno == ECONNREFUSED)
-		(void)unlink(address.sun_path);
+		(void)unlink(place_path(place));
 	if (probe >= 0)
 		(void)close(probe);
 }
 
-int listener_open(struct place *place, struct err *err)
+int listener_open(struct place *place, const struct settings *settings, struct err *err)
 {
 	int family = place->address.ss_family, one = 1, saved;
 	int listener = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -159,8 +205,19 @@ int listener_open(struct place *place, struct err *err)
 		errno = saved;
 		return -1;
 	}
+	/* Whoever may not write to the file is not even heard by listener_admits(). */
+	if (family == AF_UNIX && settings->allow_uids_len > 0)
+		(void)chmod(place_path(place), 0666);
 	(void)getsockname(listener, (struct sockaddr *)&place->address, &place->len);
 	return listener;
+}
+
+/* Does anybody listen there, now that our own socket is closed? Then the file is somebody else's. */
+void listener_close(int listener, const struct place *place)
+{
+	(void)close(listener);
+	if (place->address.ss_family == AF_UNIX)
+		remove_stale(place);
 }
 
 static bool user_of(int connection, uint32_t *uid)

@@ -6,6 +6,7 @@
 
 #include <sys/socket.h>
 
+#include "base/buf.h"
 #include "sampler/settings.h"
 
 struct place {
@@ -16,15 +17,30 @@ struct place {
 /* "127.0.0.1:6060", "[::1]:0" or "unix:/path". Anything that is not loopback is refused. */
 int place_parse(const char *text, struct place *out, struct err *err);
 
-/* The unix socket that this process takes when its address is taken. */
-int place_fallback(const struct settings *settings, struct place *out, struct err *err);
+/*
+ * A unix socket of this process's own in the runtime folder: NAME.PID and `ending`, where bytes of the name
+ * other than letters, digits, '.', '_' and '-' are '_'.  The folder must be ours or root's, no symbolic
+ * link, and not one in which others can take away what is ours.
+ */
+int place_own(const struct settings *settings, const char *ending, struct place *out,
+	struct err *err);
+
+/* The beginning of that file's name, up to the '.' before the process's number. */
+void place_name(const struct settings *settings, struct buf *out);
+
+/* The path of a unix socket; NULL of any other. Lives as long as `place`. */
+const char *place_path(const struct place *place);
 
 /* How it is written; of a listening socket, with the port that the kernel chose. */
 void place_format(const struct place *place, char *out, size_t size);
 
-/* A non-blocking listening socket, or -1 (errno EADDRINUSE: somebody else is there). A unix socket
- * that nobody listens on any more is replaced. `place` gets the address it has. */
-int listener_open(struct place *place, struct err *err);
+/* A non-blocking listening socket, or -1 (errno EADDRINUSE: somebody else is there). A unix socket of
+ * ours that nobody listens on any more is replaced. `place` gets the address it has.  A unix socket's file
+ * is open to its own user only, unless the settings let others in, who are then told by their peer's uid. */
+int listener_open(struct place *place, const struct settings *settings, struct err *err);
+
+/* Close it, and remove a unix socket's file if it is that one still. */
+void listener_close(int listener, const struct place *place);
 
 /* May this client ask? Its user is compared with ours, root and the allowed ones. */
 bool listener_admits(int connection, const struct settings *settings, uint32_t *uid);

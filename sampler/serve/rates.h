@@ -13,13 +13,7 @@
 
 #include "base/err.h"
 #include "base/sv.h"
-
-enum rate {
-	RATE_HEAP = 0,
-	RATE_MUTEX,
-	RATE_BLOCK,
-	RATES_LEN,
-};
+#include "sampler/collect/rate.h"
 
 struct rates {
 	bool is_set[RATES_LEN];

@@ -13,78 +13,27 @@
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
 #include "sampler/serve/connection.h"
+#include "sampler/serve/lease.h"
 #include "sampler/serve/listener.h"
+#include "sampler/serve/power.h"
 #include "sampler/store/self.h"
+#include "sampler/unwind/unwind.h"
 
-#define CONNECTIONS_MAX 16
-#define LISTENERS_MAX   2
+#define CLIENTS_MAX     16
+#define CONTROLS_MAX    8 /* of the control socket: its places are not taken by others */
+#define CONNECTIONS_MAX (CLIENTS_MAX + CONTROLS_MAX)
+#define POLLED_MAX      (POWER_LISTENERS_MAX + 1 + CONNECTIONS_MAX)
 #define IDLE_POLL_MS    1000
 #define CHILD_WAIT_MS   100 /* most forked children run another program before that */
-#define PARENT_WATCH_NS UINT64_C(20000000000)
 
 struct loop {
 	struct server *server;
-	int listeners[LISTENERS_MAX];
-	size_t listeners_len;
-	uint64_t watch_parent_until_ns; /* 0: not */
-	struct connection connections[CONNECTIONS_MAX];
+	struct power power;
+	struct connection connections[CONNECTIONS_MAX]; /* those of the control socket last */
 };
 
 /* Too large for the thread's stack; there is one server in a process. */
 static struct loop loop;
-
-static bool listen_at(struct place *place)
-{
-	int listener = listener_open(place, &loop.server->err);
-
-	if (listener < 0)
-		return false;
-	loop.listeners[loop.listeners_len++] = listener;
-	place_format(place, loop.server->address, sizeof(loop.server->address));
-	return true;
-}
-
-static void start_listening(void)
-{
-	struct server *server = loop.server;
-	struct place place;
-
-	if (place_parse(server->settings->listen, &place, &server->err)) {
-		atomic_store(&server->state, SERVER_FAILED);
-		return;
-	}
-	if (listen_at(&place)) {
-		atomic_store(&server->state, SERVER_LISTENING);
-		return;
-	}
-	if (errno == EADDRINUSE &&
-		place_fallback(server->settings, &place, &server->err) == 0 &&
-		listen_at(&place)) {
-		if (server->parent)
-			loop.watch_parent_until_ns = clock_mono_ns() + PARENT_WATCH_NS;
-		atomic_store(&server->state, SERVER_ELSEWHERE);
-		return;
-	}
-	atomic_store(&server->state, SERVER_FAILED);
-}
-
-/* A daemon's parent ends when its child has started: then its address is the child's. */
-static void watch_parent(uint64_t now)
-{
-	struct place place;
-
-	if (loop.watch_parent_until_ns == 0)
-		return;
-	if (now > loop.watch_parent_until_ns || loop.listeners_len == LISTENERS_MAX) {
-		loop.watch_parent_until_ns = 0;
-		return;
-	}
-	if ((uint32_t)getppid() == loop.server->parent ||
-		place_parse(loop.server->settings->listen, &place, &loop.server->err))
-		return;
-	if (listen_at(&place))
-		loop.watch_parent_until_ns = 0;
-}
 
 static void turn_away(int client, uint32_t uid)
 {
@@ -107,6 +56,7 @@ static void turn_away(int client, uint32_t uid)
 static void take_client(int listener, uint64_t now)
 {
 	int client = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	bool is_control = listener == loop.power.control;
 	uint32_t uid = UINT32_MAX;
 
 	if (client < 0) {
@@ -118,9 +68,11 @@ static void take_client(int listener, uint64_t now)
 		turn_away(client, uid);
 		return;
 	}
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+	for (size_t i = is_control ? CLIENTS_MAX : 0;
+		i < (is_control ? CONNECTIONS_MAX : CLIENTS_MAX); i++) {
 		if (loop.connections[i].state == CONNECTION_FREE) {
-			connection_begin(&loop.connections[i], client, now);
+			connection_begin(&loop.connections[i], client,
+				is_control ? &loop.power : NULL, now);
 			return;
 		}
 	}
@@ -136,7 +88,7 @@ static int wait_ms(uint64_t now)
 {
 	uint64_t until = UINT64_MAX;
 
-	if (loop.watch_parent_until_ns)
+	if (loop.power.watch_parent_until_ns)
 		until = now + CHILD_WAIT_MS * UINT64_C(1000000);
 	if (collect_wait_ms() > 0)
 		until = sooner(until, now + collect_wait_ms() * UINT64_C(1000000));
@@ -151,15 +103,16 @@ static int wait_ms(uint64_t now)
 	return (int)((until - now + 999999) / 1000000);
 }
 
-static void turn(void)
+static size_t list_polled(
+	struct pollfd polled[static POLLED_MAX], struct connection *owners[static POLLED_MAX])
 {
-	struct pollfd polled[LISTENERS_MAX + CONNECTIONS_MAX];
-	struct connection *owners[LISTENERS_MAX + CONNECTIONS_MAX] = { NULL };
+	const struct power *power = &loop.power;
 	size_t len = 0;
-	uint64_t now;
 
-	for (size_t i = 0; i < loop.listeners_len; i++)
-		polled[len++] = (struct pollfd){ .fd = loop.listeners[i], .events = POLLIN };
+	for (size_t i = 0; i < power->listeners_len; i++)
+		polled[len++] = (struct pollfd){ .fd = power->listeners[i], .events = POLLIN };
+	if (power->control >= 0)
+		polled[len++] = (struct pollfd){ .fd = power->control, .events = POLLIN };
 	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
 		if (loop.connections[i].state == CONNECTION_FREE)
 			continue;
@@ -167,6 +120,38 @@ static void turn(void)
 		polled[len++] = (struct pollfd){ .fd = loop.connections[i].socket,
 			.events = connection_events(&loop.connections[i]) };
 	}
+	return len;
+}
+
+static void cut_connections(size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (loop.connections[i].state != CONNECTION_FREE)
+			connection_close(&loop.connections[i]);
+	}
+}
+
+/* Nobody holds it awake any more. */
+static void sleep_if_left(void)
+{
+	if (!loop.server->settings->asleep || leases_held() > 0)
+		return;
+	if (power_is_awake(&loop.power)) {
+		cut_connections(CLIENTS_MAX);
+		power_sleep(&loop.power);
+	}
+	/* A thread of the program's may have had a sample under way. */
+	if (unwind_has_tables_sigsafe() && collect_wait_ms() == 0)
+		unwind_forget();
+}
+
+static void turn(void)
+{
+	struct pollfd polled[POLLED_MAX];
+	struct connection *owners[POLLED_MAX] = { NULL };
+	size_t len = list_polled(polled, owners);
+	uint64_t now;
+
 	(void)poll(polled, len, wait_ms(clock_mono_ns()));
 	now = clock_mono_ns();
 	collect_poll(now);
@@ -176,7 +161,8 @@ static void turn(void)
 		else if (owners[i] && (polled[i].revents || now >= owners[i]->deadline_ns))
 			connection_step(owners[i], loop.server->settings, now);
 	}
-	watch_parent(now);
+	sleep_if_left();
+	power_watch_parent(&loop.power, now);
 }
 
 /* A table of our own, empty: the program's descriptors are neither used nor kept open by us. */
@@ -191,8 +177,13 @@ void server_run(struct server *server)
 {
 	struct timespec pause = { .tv_nsec = CHILD_WAIT_MS * 1000000L };
 
-	memset(&loop, 0, sizeof(loop));
 	loop.server = server;
+	/* One by one: memory that was never written to need not be there. */
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
+		if (loop.connections[i].state != CONNECTION_FREE)
+			loop.connections[i].state = CONNECTION_FREE;
+	}
+	leases_forget();
 	(void)prctl(PR_SET_NAME, "postern", 0, 0, 0);
 	self.inside = 1; /* for good: nothing that this thread does is to be recorded */
 	if (server->parent)
@@ -202,27 +193,31 @@ void server_run(struct server *server)
 		return;
 	}
 	collect_poll(clock_mono_ns()); /* what is on from the start is so before main() */
-	start_listening();
-	if (atomic_load(&server->state) == SERVER_FAILED)
+	if (power_begin(&loop.power, server)) {
+		atomic_store(&server->state, SERVER_FAILED);
 		return;
+	}
 	while (!atomic_load(&server->stop))
 		turn();
-	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
-		if (loop.connections[i].state != CONNECTION_FREE)
-			connection_close(&loop.connections[i]);
-	}
-	for (size_t i = 0; i < loop.listeners_len; i++)
-		(void)close(loop.listeners[i]);
+	cut_connections(CONNECTIONS_MAX);
+	power_end(&loop.power);
 	atomic_store(&server->state, SERVER_STOPPED);
 }
 
 void server_wake(const struct server *server)
 {
+	char control[sizeof(server->control) + 8] = "unix:";
+	const char *address = server->address;
 	struct place place;
 	struct err err;
 	int probe;
 
-	if (place_parse(server->address, &place, &err))
+	/* It stays where it is; the address comes and goes with the leases. */
+	if (atomic_load(&server->has_control)) {
+		memcpy(control + 5, server->control, sizeof(server->control));
+		address = control;
+	}
+	if (place_parse(address, &place, &err))
 		return;
 	probe = socket(place.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (probe < 0)

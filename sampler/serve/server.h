@@ -13,6 +13,7 @@
 
 enum server_state {
 	SERVER_STARTING = 0,
+	SERVER_ASLEEP, /* there is a control socket only */
 	SERVER_LISTENING,
 	SERVER_ELSEWHERE, /* the address was taken: on a unix socket instead */
 	SERVER_FAILED,
@@ -26,7 +27,10 @@ struct server {
 			    gone; else 0 */
 	_Atomic enum server_state state;
 	_Atomic bool stop;
-	char address[160]; /* where it listens, once it does: "127.0.0.1:6060", "unix:/run/…" */
+	_Atomic bool has_control;
+	char control[112]; /* then: the path of the control socket */
+	char address
+		[160]; /* where it listens, once it does: "127.0.0.1:6060", "unix:/run/…"; "" asleep */
 	struct err err;
 };
 

@@ -79,6 +79,9 @@ bool unwind_has_tables_sigsafe(void);
  * before is kept; what was unmapped is dropped, once no walk can be reading it. */
 int unwind_refresh(struct err *err);
 
+/* Give the tables' memory back. Walks do without until the next refresh. Server thread only. */
+void unwind_forget(void);
+
 /* Did a walk since the last refresh meet code without a table? Then something was loaded. */
 bool unwind_is_stale(void);
 

@@ -120,6 +120,8 @@ static void collect(void)
 static void discard(void *memory, size_t bytes)
 {
 	if (garbage_len == GARBAGE_MAX)
+		collect();
+	if (garbage_len == GARBAGE_MAX)
 		return; /* leak it: readers that never leave are worse than lost memory */
 	garbage[garbage_len].memory = memory;
 	garbage[garbage_len].bytes = bytes;
@@ -371,7 +373,7 @@ static void publish(struct table_set *set)
 	struct table_set *old = atomic_exchange(&current, set);
 
 	for (size_t i = 0; old && i < old->len; i++) {
-		if (!holds(set, old->tables[i]))
+		if (!set || !holds(set, old->tables[i]))
 			discard(old->tables[i], old->tables[i]->bytes);
 	}
 	if (old)
@@ -403,6 +405,11 @@ int unwind_refresh(struct err *err)
 	publish(set);
 	arena_close(&arena);
 	return 0;
+}
+
+void unwind_forget(void)
+{
+	publish(NULL);
 }
 
 void unwind_after_fork(void)

@@ -264,7 +264,7 @@ class Linked(SamplerTest):
         int main(int argc, char **argv) {
             const char *wrong = postern_start(argv[1], "linked");
             if (wrong) { printf("%s\\n", wrong); return 3; }
-            if (argc > 2) { postern_stop(); return access(argv[1] + 5, F_OK) == 0 ? 0 : 4; }
+            if (argc > 2) { if (access(argv[1] + 5, F_OK)) return 4; postern_stop(); return access(argv[1] + 5, F_OK) ? 0 : 5; }
             puts("started"); fflush(stdout); sleep(60); return 0; }"""
 
     def test_start_and_stop_from_c(self):
