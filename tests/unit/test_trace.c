@@ -250,19 +250,30 @@ static void test_regions_tasks_and_logs(void **state)
 		"111 P0 g0 ProcStop\n");
 }
 
+static uint64_t random_state; /* of draw(); never 0 */
+
+/* The same numbers in every run. */
+static uint32_t draw(uint32_t below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return (uint32_t)(random_state >> 32) % below;
+}
+
 static struct trace_event random_event(uint64_t *time)
 {
 	static const char *const names[] = { "", "main", "worker", "runtime.gc", "io" };
-	struct trace_event event = { .kind = (uint8_t)(1 + rand() % TRACE_HEAP) };
+	struct trace_event event = { .kind = (uint8_t)(1 + draw(TRACE_HEAP)) };
 
-	*time += (uint64_t)(rand() % 3); /* often the same tick */
-	event.time_ns = *time - (uint64_t)(rand() % 2);
-	event.detail = (uint8_t)(rand() % (TRACE_OFFS + 1));
-	event.cpu = (uint16_t)(rand() % 5);
-	event.tid = 1 + (uint32_t)rand() % 12;
-	event.stack = rand() % 2 ? stack() : 0;
-	event.text = text(names[rand() % 5]);
-	event.value = (uint64_t)(rand() % 13);
+	*time += draw(3); /* often the same tick */
+	event.time_ns = *time - draw(2);
+	event.detail = (uint8_t)draw(TRACE_OFFS + 1);
+	event.cpu = (uint16_t)draw(5);
+	event.tid = 1 + draw(12);
+	event.stack = draw(2) ? stack() : 0;
+	event.text = text(names[draw(5)]);
+	event.value = draw(13);
 	/* A task's id is used once: that is for who makes the events. */
 	if (event.kind == TRACE_TASK_BEGIN)
 		event.value = *time << 8;
@@ -284,7 +295,7 @@ static void test_any_events(void **state)
 		struct arena arena;
 		struct sv bytes;
 
-		srand(seed);
+		random_state = 88172645463325252U + seed;
 		for (size_t i = 0; i < len; i++)
 			events[i] = random_event(&time);
 		bytes = write_trace(&arena, events, len);
