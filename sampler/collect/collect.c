@@ -5,6 +5,7 @@
 #include "sampler/collect/locks.h"
 #include "sampler/collect/signal.h"
 #include "sampler/collect/starts.h"
+#include "sampler/collect/trace.h"
 #include "sampler/collect/waits.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
@@ -15,6 +16,7 @@ static const struct collector *const all[] = {
 	&locks_collector,
 	&starts_collector,
 	&waits_collector,
+	&trace_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

@@ -195,7 +195,7 @@ static void tell_rest(struct thread *thread)
 	task_name(thread->tid, thread->name);
 }
 
-int threads_read(struct arena *arena, struct thread **out, size_t *len)
+static int read_all(struct arena *arena, bool asks, struct thread **out, size_t *len)
 {
 	uint64_t give_up = clock_mono_ns() + ALL_ANSWERS_NS;
 	struct reading reading;
@@ -216,11 +216,22 @@ int threads_read(struct arena *arena, struct thread **out, size_t *len)
 			++*len;
 	}
 	for (size_t i = 0; i < *len; i++) {
-		ask(&reading, give_up, &(*out)[i]);
+		if (asks)
+			ask(&reading, give_up, &(*out)[i]);
 		tell_rest(&(*out)[i]);
 	}
 	close_reading(&reading);
 	return 0;
+}
+
+int threads_read(struct arena *arena, struct thread **out, size_t *len)
+{
+	return read_all(arena, true, out, len);
+}
+
+int threads_look(struct arena *arena, struct thread **out, size_t *len)
+{
+	return read_all(arena, false, out, len);
 }
 
 void threads_read_idle(struct thread *threads, size_t len)

@@ -41,6 +41,9 @@ struct thread {
  * listed. */
 int threads_read(struct arena *arena, struct thread **out, size_t *len);
 
+/* The same, but those that run are left alone: they have no stack. */
+int threads_look(struct arena *arena, struct thread **out, size_t *len);
+
 /* For how long each has been doing what it waits for; 0: it runs, or the kernel does not tell. */
 void threads_read_idle(struct thread *threads, size_t len);
 

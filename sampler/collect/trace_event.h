@@ -11,16 +11,17 @@
 #include <stdint.h>
 
 enum trace_kind {
-	TRACE_THREAD = 1,   /* it appears; text: its name; value: its creator's tid, or 0 */
-	TRACE_END,          /* it is gone */
-	TRACE_ON,           /* it runs */
-	TRACE_OFF,          /* it stops running; detail: enum trace_off */
-	TRACE_WAKE,         /* it could run again; value: the tid of who woke it, or 0 */
+	TRACE_THREAD = 1, /* it appears; text: its name; value: its creator's tid, or 0 */
+	TRACE_END,        /* it is gone */
+	TRACE_ON,         /* it runs */
+	TRACE_OFF,        /* it stops running; detail: enum trace_off */
+	TRACE_STACK,      /* the stack of its last TRACE_OFF, which had none: it is known now */
+	TRACE_WAKE,       /* it could run again; value: the tid of who woke it, or 0 */
 	TRACE_REGION_BEGIN, /* text: its name; value: the task that it is part of, or 0 */
 	TRACE_REGION_END,   /* likewise */
 	TRACE_TASK_BEGIN,   /* text: its name; value: its id, which is used once */
 	TRACE_TASK_END,     /* value: its id */
-	TRACE_LOG,          /* text: the message; value: the key's text */
+	TRACE_LOG,          /* text: the key; value: number of the line (store/log.h) */
 	TRACE_SAMPLE,       /* it was using the CPU */
 	TRACE_HEAP,         /* of the whole process; value: bytes in use */
 };

@@ -184,6 +184,10 @@ static unsigned period_ms(void)
 /* Nobody of the parent's is there; the forking thread takes a place again when it needs one. */
 static void after_fork(void)
 {
+	if (atomic_exchange(&traced_by, 0) > 0)
+		change();
+	if (atomic_load(&next_place) == 0)
+		return; /* nobody ever had one */
 	for (size_t i = 0; i < PLACES; i++) {
 		if (atomic_load_explicit(&places[i].tid, memory_order_relaxed) == 0)
 			continue;
@@ -191,8 +195,6 @@ static void after_fork(void)
 		atomic_store(&places[i].tid, 0);
 	}
 	self.wait_place = 0;
-	if (atomic_exchange(&traced_by, 0) > 0)
-		change();
 }
 
 const struct collector waits_collector = {

@@ -2,19 +2,15 @@
 
 #include <string.h>
 
-#include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
-#include "sampler/write/text.h"
+#include "sampler/store/log.h"
+#include "sampler/write/trace_names.h"
 #include "sampler/write/trace_table.h"
 
 #define LANES_MAX   4096 /* threads that run at one time */
 #define LANE_BYTES  1024
 #define RECORD_MAX  512 /* the longest record that goes into a lane: a log line */
 #define REGIONS_MAX 16  /* open in one thread; deeper ones are left out */
-#define STRING_MAX  4096
-#define STACK_BODY  2048 /* later parsers take no longer record */
-#define FRAME_MAX   25   /* the longest frame: four numbers, the first of 64 bits */
-#define ROOTS       (UINT64_C(0xffffff) << 40) /* made-up addresses of the outermost frames */
 #define NO_PROC     UINT64_MAX
 #define REUSED \
 	10000000 /* more than any thread id: the second thread of an id is this much more */
@@ -22,7 +18,6 @@
 enum go_event {
 	GO_BATCH = 1,
 	GO_FREQUENCY = 2,
-	GO_STACK = 3,
 	GO_GOMAXPROCS = 4,
 	GO_PROC_START = 5,
 	GO_PROC_STOP = 6,
@@ -40,7 +35,6 @@ enum go_event {
 	GO_SYS_EXIT = 29,
 	GO_SYS_BLOCK = 30,
 	GO_HEAP_ALLOC = 33,
-	GO_STRING = 37,
 	GO_USER_TASK_CREATE = 45,
 	GO_USER_TASK_END = 46,
 	GO_USER_REGION = 47,
@@ -87,52 +81,31 @@ struct thread {
 	uint64_t g, seq;
 	enum state state;
 	struct lane *lane; /* while it runs, where; else where it ran last; or NULL */
-	size_t depth;      /* open regions; the first REGIONS_MAX of them are kept */
+	struct trace_stack
+		*late; /* of the wait that it is in, when it is to be told yet; or NULL */
+	size_t depth;  /* open regions; the first REGIONS_MAX of them are kept */
 	struct region regions[REGIONS_MAX];
-};
-
-struct stack {
-	struct trace_cell cell;
-	uint64_t id;
-	uint32_t depot, root;
-};
-
-struct string {
-	struct trace_cell cell;
-	uint64_t id;
-	struct sv text;
 };
 
 enum finish {
 	FINISH_THREADS = 0,
 	FINISH_LANES,
-	FINISH_STACKS,
-	FINISH_STRINGS,
-	FINISH_DONE,
+	FINISH_NAMES,
 };
 
 struct trace_writer {
 	struct arena *arena;
 	uint64_t start_ns, now; /* now: ticks, which are ns since the start */
 	uint64_t lost;
+	struct trace_names names;
 	struct lane *lanes[LANES_MAX];
 	size_t lanes_len, told_procs;
 	struct lane wakes, samples; /* of no P */
-	struct trace_table threads, stacks, strings;
+	struct trace_table threads;
 	enum finish finish;
 	size_t at_lane;
 	struct trace_cell *at;
 };
-
-static size_t varint(unsigned char *to, uint64_t value)
-{
-	size_t len = 0;
-
-	for (; value >= 0x80; value >>= 7)
-		to[len++] = (unsigned char)(value | 0x80);
-	to[len++] = (unsigned char)value;
-	return len;
-}
 
 static void flush(struct lane *lane, struct buf *out)
 {
@@ -148,8 +121,8 @@ static void open_batch(struct trace_writer *writer, struct lane *lane, struct bu
 	if (lane->len > 0)
 		return;
 	lane->bytes[lane->len++] = GO_BATCH | 1 << 6;
-	lane->len += varint(lane->bytes + lane->len, lane->proc);
-	lane->len += varint(lane->bytes + lane->len, writer->now);
+	lane->len += trace_varint(lane->bytes + lane->len, lane->proc);
+	lane->len += trace_varint(lane->bytes + lane->len, writer->now);
 	lane->last = writer->now;
 }
 
@@ -165,75 +138,30 @@ static void put(struct trace_writer *writer, struct lane *lane, unsigned type,
 	size_t size;
 
 	open_batch(writer, lane, out);
-	size = varint(body, writer->now - lane->last);
+	size = trace_varint(body, writer->now - lane->last);
 	lane->last = writer->now;
 	for (size_t i = 0; i < len; i++)
-		size += varint(body + size, args[i]);
+		size += trace_varint(body + size, args[i]);
 	lane->bytes[lane->len++] = (unsigned char)(type | (len < 3 ? len : 3) << 6);
 	if (len >= 3)
-		lane->len += varint(lane->bytes + lane->len, size);
+		lane->len += trace_varint(lane->bytes + lane->len, size);
 	memcpy(lane->bytes + lane->len, body, size);
 	lane->len += size;
 }
 
-static bool is_string(const struct trace_cell *cell, const void *key)
-{
-	const struct sv *wanted = key;
-
-	return sv_is(((const struct string *)(const void *)cell)->text, *wanted);
-}
-
-/* The number of a text, which follows at the end; 0 is the empty one. `text` must stay. */
-static uint64_t string_id(struct trace_writer *writer, struct sv text)
-{
-	struct string *string;
-	uint64_t hash = 1;
-
-	if (text.len > STRING_MAX)
-		text.len = STRING_MAX;
-	if (text.len == 0)
-		return 0;
-	for (size_t i = 0; i < text.len; i++)
-		hash = (hash ^ (unsigned char)text.ptr[i]) * UINT64_C(0x100000001b3); /* FNV */
-	hash = trace_hash(hash);
-	string = (void *)trace_table_find(&writer->strings, hash, is_string, &text);
-	if (string)
-		return string->id;
-	string = arena_alloc(writer->arena, sizeof(*string));
-	if (!string)
-		return 0;
-	string->cell.hash = hash;
-	string->text = text;
-	string->id = writer->strings.len + 1;
-	return trace_table_add(&writer->strings, writer->arena, &string->cell) ? 0 : string->id;
-}
-
-static bool is_stack(const struct trace_cell *cell, const void *key)
-{
-	const struct stack *stack = (const void *)cell, *wanted = key;
-
-	return stack->depot == wanted->depot && stack->root == wanted->root;
-}
-
-/* The number of a stack with a thread's name below it.  The tools group threads by that outermost frame,
- * or by the only frame of the stack that a thread is created with. */
 static uint64_t stack_id(
 	struct trace_writer *writer, uint32_t depot, const struct thread *thread)
 {
-	struct stack wanted = { .depot = depot, .root = thread->root };
-	uint64_t hash = trace_hash((uint64_t)wanted.root << 32 | depot);
-	struct stack *stack =
-		(void *)trace_table_find(&writer->stacks, hash, is_stack, &wanted);
+	return trace_names_stack(&writer->names, depot, thread->root);
+}
 
-	if (stack)
-		return stack->id;
-	stack = arena_alloc(writer->arena, sizeof(*stack));
-	if (!stack)
-		return 0;
-	*stack = wanted;
-	stack->cell.hash = hash;
-	stack->id = writer->stacks.len + 1;
-	return trace_table_add(&writer->stacks, writer->arena, &stack->cell) ? 0 : stack->id;
+/* The number of a stack that TRACE_STACK may fill in, as long as the thread waits. */
+static uint64_t late_stack_id(struct trace_writer *writer, struct thread *thread)
+{
+	uint64_t id = 0;
+
+	thread->late = trace_names_late(&writer->names, thread->root, &id);
+	return id;
 }
 
 static bool is_thread(const struct trace_cell *cell, const void *key)
@@ -277,6 +205,7 @@ static struct thread *appear(struct trace_writer *writer, const struct trace_eve
 	thread->seq = 1;
 	thread->depth = 0;
 	thread->lane = NULL;
+	thread->late = NULL;
 	if (event->kind == TRACE_THREAD)
 		creator = live_thread(writer, (uint32_t)event->value);
 	if (creator && creator->state != RUNNING)
@@ -377,6 +306,7 @@ static bool run(
 	put(writer, lane, GO_START, ARGS(thread->g, next_seq(thread)), out);
 	lane->runs = thread;
 	thread->lane = lane;
+	thread->late = NULL;
 	thread->state = RUNNING;
 	return true;
 }
@@ -392,11 +322,14 @@ static void stop(struct trace_writer *writer, struct thread *thread,
 	const struct trace_event *event, struct buf *out)
 {
 	unsigned detail = event->detail < TRACE_OFFS ? event->detail : TRACE_OFF_UNKNOWN;
+	uint64_t stack;
 
 	if (!run(writer, thread, 0, out))
 		return;
-	put(writer, thread->lane, off_events[detail],
-		ARGS(stack_id(writer, event->stack, thread)), out);
+	stack = event->stack || detail == TRACE_OFF_READY
+			? stack_id(writer, event->stack, thread)
+			: late_stack_id(writer, thread);
+	put(writer, thread->lane, off_events[detail], ARGS(stack), out);
 	thread->state = detail == TRACE_OFF_READY ? READY : WAITING;
 	if (detail == TRACE_OFF_CALL) {
 		put(writer, thread->lane, GO_SYS_BLOCK, NULL, 0, out);
@@ -409,7 +342,8 @@ static void put_region(struct trace_writer *writer, const struct thread *thread,
 	const struct region *region, uint64_t mode, uint32_t stack, struct buf *out)
 {
 	put(writer, thread->lane, GO_USER_REGION,
-		ARGS(region->task, mode, string_id(writer, labels_text_of(region->text)),
+		ARGS(region->task, mode,
+			trace_names_string(&writer->names, labels_text_of(region->text)),
 			stack_id(writer, stack, thread)),
 		out);
 }
@@ -463,14 +397,17 @@ static void end_thread(
 static void add_log(struct trace_writer *writer, struct thread *thread,
 	const struct trace_event *event, struct buf *out)
 {
-	struct sv text = labels_text_of(event->text);
-	uint64_t key = string_id(writer, labels_text_of((uint32_t)event->value));
+	char line[LOG_TEXT_MAX];
+	struct sv text = { line, 0 };
+	uint64_t key = trace_names_string(&writer->names, labels_text_of(event->text));
 	uint64_t task = thread->depth > 0 ? thread->regions[0].task : 0;
 	struct lane *lane = thread->lane;
 
+	if (!log_get(event->value, line, &text.len))
+		text = SV("[written over by later lines]");
 	put(writer, lane, GO_USER_LOG, ARGS(task, key, stack_id(writer, event->stack, thread)),
 		out);
-	lane->len += varint(lane->bytes + lane->len, text.len);
+	lane->len += trace_varint(lane->bytes + lane->len, text.len);
 	memcpy(lane->bytes + lane->len, text.ptr, text.len);
 	lane->len += text.len;
 }
@@ -505,7 +442,8 @@ static void add_own(struct trace_writer *writer, struct thread *thread,
 		break;
 	case TRACE_TASK_BEGIN:
 		put(writer, thread->lane, GO_USER_TASK_CREATE,
-			ARGS(event->value, 0, string_id(writer, labels_text_of(event->text)),
+			ARGS(event->value, 0,
+				trace_names_string(&writer->names, labels_text_of(event->text)),
 				stack_id(writer, event->stack, thread)),
 			out);
 		break;
@@ -566,6 +504,10 @@ void trace_add(struct trace_writer *writer, const struct trace_event *event, str
 			waker = NULL;
 		wake(writer, thread, waker, event->stack, out);
 		break;
+	case TRACE_STACK:
+		if (thread->late)
+			trace_names_set(thread->late, event->stack);
+		break;
 	case TRACE_SAMPLE:
 		add_sample(writer, thread, event, out);
 		break;
@@ -584,6 +526,7 @@ struct trace_writer *trace_begin(
 	if (!writer)
 		return NULL;
 	writer->arena = arena;
+	writer->names.arena = arena;
 	writer->start_ns = start_ns;
 	writer->told_procs = cpus > 0 ? cpus : 1;
 	writer->wakes.proc = writer->samples.proc = NO_PROC;
@@ -638,90 +581,6 @@ static bool finish_lanes(struct trace_writer *writer, struct buf *out)
 	return true;
 }
 
-static size_t put_frame(unsigned char *to, uint64_t pc, uint64_t function, uint64_t file)
-{
-	size_t len = varint(to, pc);
-
-	len += varint(to + len, function);
-	len += varint(to + len, file);
-	len += varint(to + len, 0);
-	return len;
-}
-
-/* The thread's name, as the outermost frame: "runtime.…" would count as Go's own. */
-static uint64_t root_name(struct trace_writer *writer, uint32_t root)
-{
-	struct sv name = labels_text_of(root);
-	struct buf text;
-
-	if (name.len == 0)
-		return string_id(writer, SV("[thread without a name]"));
-	if (!sv_starts_with(name, SV("runtime.")))
-		return string_id(writer, name);
-	if (arena_buf(writer->arena, name.len + 8, &text))
-		return 0;
-	buf_add_cstr(&text, "thread ");
-	buf_add_sv(&text, name);
-	return string_id(writer, buf_sv(&text));
-}
-
-static void put_stack(struct trace_writer *writer, struct symbols *symbols,
-	const struct stack *stack, struct buf *out)
-{
-	struct depot_stack frames = depot_get(stack->depot);
-	unsigned char body[STACK_BODY], head[16], ids[32], *at = body;
-	size_t len = 0, size, head_len, ids_len;
-
-	/* Room for the root, and for what is before the frames. */
-	while (len < frames.len && (size_t)(at - body) + (size_t)3 * FRAME_MAX < sizeof(body)) {
-		struct symbol symbol;
-
-		symbols_find(symbols, frames.pcs[len] - 1, &symbol);
-		at += put_frame(at, symbol.address + 1,
-			string_id(writer, sv_from_cstr(symbol.name)),
-			string_id(writer, sv_from_cstr(text_path(symbols, &symbol))));
-		len++;
-	}
-	at += put_frame(at, ROOTS + stack->root, root_name(writer, stack->root), 0);
-	size = (size_t)(at - body);
-	ids_len = varint(ids, stack->id);
-	ids_len += varint(ids + ids_len, len + 1);
-	head[0] = GO_STACK | 3 << 6;
-	head_len = 1 + varint(head + 1, ids_len + size);
-	buf_add(out, head, head_len);
-	buf_add(out, ids, ids_len);
-	buf_add(out, body, size);
-}
-
-static bool finish_stacks(struct trace_writer *writer, struct symbols *symbols, struct buf *out)
-{
-	for (; writer->at; writer->at = writer->at->next) {
-		if (!has_room(out))
-			return false;
-		put_stack(writer, symbols, (void *)writer->at, out);
-	}
-	return true;
-}
-
-static bool finish_strings(struct trace_writer *writer, struct buf *out)
-{
-	unsigned char head[32];
-
-	for (; writer->at; writer->at = writer->at->next) {
-		const struct string *string = (void *)writer->at;
-		size_t len = 0;
-
-		if (!has_room(out))
-			return false;
-		head[len++] = GO_STRING;
-		len += varint(head + len, string->id);
-		len += varint(head + len, string->text.len);
-		buf_add(out, head, len);
-		buf_add_sv(out, string->text);
-	}
-	return true;
-}
-
 bool trace_finish(
 	struct trace_writer *writer, struct symbols *symbols, uint64_t end_ns, struct buf *out)
 {
@@ -736,21 +595,9 @@ bool trace_finish(
 	if (writer->finish == FINISH_LANES) {
 		if (!finish_lanes(writer, out))
 			return false;
-		writer->finish = FINISH_STACKS;
-		writer->at = writer->stacks.first;
+		writer->finish = FINISH_NAMES;
 	}
-	if (writer->finish == FINISH_STACKS) {
-		if (!finish_stacks(writer, symbols, out))
-			return false;
-		writer->finish = FINISH_STRINGS;
-		writer->at = writer->strings.first;
-	}
-	if (writer->finish == FINISH_STRINGS) {
-		if (!finish_strings(writer, out))
-			return false;
-		writer->finish = FINISH_DONE;
-	}
-	return true;
+	return trace_names_write(&writer->names, symbols, out);
 }
 
 uint64_t trace_lost(const struct trace_writer *writer)

@@ -7,6 +7,7 @@
 
 #include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
+#include "sampler/store/log.h"
 #include "sampler/write/trace.h"
 #include "tests/unit/trace_check.h"
 
@@ -14,6 +15,8 @@
 #define OUT_BYTES   ((size_t)64 << 20)
 #define START       1000
 #define CPUS        2
+
+#define GO_BLOCK_NET 27
 
 static uint32_t text(const char *words)
 {
@@ -202,11 +205,44 @@ static void test_what_does_not_fit_together(void **state)
 		"50 P0 g7 GoStart 7 5\n"
 		"70 P0 g7 GoEnd\n"
 		"70 P0 g0 ProcStop\n"
-		"80 P-1 g0 GoCreate 10000007 2 @-\n"
+		"80 P-1 g0 GoCreate 10000007 4 @-\n"
 		"90 P0 g0 ProcStart 7\n"
 		"90 P0 g10000007 GoStart 10000007 1\n"
 		"90 P0 g10000007 GoBlock @thread runtime.again\n"
 		"90 P0 g0 ProcStop\n");
+}
+
+/* The stack of a wait is told when it is known, and belongs to that wait alone. */
+static void test_stacks_told_later(void **state)
+{
+	const struct trace_event events[] = {
+		{ .kind = TRACE_OFF, .tid = 7, .detail = TRACE_OFF_IO },
+		{ .kind = TRACE_STACK, .tid = 7, .stack = stack() },
+		{ .kind = TRACE_ON, .tid = 7 },
+		{ .kind = TRACE_STACK, .tid = 7, .stack = stack() },
+		{ .kind = TRACE_OFF, .tid = 7, .detail = TRACE_OFF_IO },
+	};
+
+	size_t frames[2], waits = 0;
+	struct trace_event timed[COUNT(events)];
+	struct go_trace trace;
+	struct arena arena;
+
+	(void)state;
+	memcpy(timed, events, sizeof(events));
+	for (size_t i = 0; i < COUNT(events); i++)
+		timed[i].time_ns = START + 10 * (i + 1);
+	if (!go_trace_read(write_trace(&arena, timed, COUNT(events)), false, &trace))
+		fail_msg("%s", trace.why);
+	for (size_t i = 0; i < trace.len && waits < 2; i++) {
+		if (trace.events[i].type == GO_BLOCK_NET)
+			frames[waits++] = trace.stacks[trace.events[i].args[0]].len;
+	}
+	assert_int_equal(waits, 2);
+	assert_int_equal(frames[0], 4); /* and the thread's name below */
+	assert_int_equal(frames[1], 1);
+	go_trace_free(&trace);
+	arena_close(&arena);
 }
 
 static void test_regions_tasks_and_logs(void **state)
@@ -216,7 +252,10 @@ static void test_regions_tasks_and_logs(void **state)
 		{ .kind = TRACE_TASK_BEGIN, .tid = 7, .text = text("request"), .value = 5 },
 		{ .kind = TRACE_REGION_BEGIN, .tid = 7, .text = text("outer"), .value = 5 },
 		{ .kind = TRACE_REGION_BEGIN, .tid = 7, .text = text("inner"), .value = 5 },
-		{ .kind = TRACE_LOG, .tid = 7, .text = text("hello"), .value = text("key") },
+		{ .kind = TRACE_LOG,
+			.tid = 7,
+			.text = text("key"),
+			.value = log_put_sigsafe(SV("hello")) },
 		{ .kind = TRACE_SAMPLE, .tid = 7, .stack = stack() },
 		{ .kind = TRACE_REGION_END, .tid = 7, .text = text("outer"), .value = 5 },
 		{ .kind = TRACE_TASK_END, .tid = 7, .value = 5 },
@@ -278,7 +317,7 @@ static struct trace_event random_event(uint64_t *time)
 	if (event.kind == TRACE_TASK_BEGIN)
 		event.value = *time << 8;
 	if (event.kind == TRACE_LOG)
-		event.value = text("key");
+		event.value = log_put_sigsafe(SV("line"));
 	return event;
 }
 
@@ -463,8 +502,8 @@ static size_t make_busy_trace(struct trace_event *events)
 			.value = task);
 		now += 1000;
 		ADD(.kind = TRACE_SAMPLE, .tid = tid, .stack = stack());
-		ADD(.kind = TRACE_LOG, .tid = tid, .text = text("a line"),
-			.value = text("log"));
+		ADD(.kind = TRACE_LOG, .tid = tid, .text = text("log"),
+			.value = log_put_sigsafe(SV("a line")));
 		ADD(.kind = TRACE_HEAP, .value = (turn + 1) * 4096);
 		if (turn % 7 != 6) { /* the others are cut by the end */
 			ADD(.kind = TRACE_REGION_END, .tid = tid, .text = text("query"));
@@ -515,6 +554,7 @@ int main(void)
 		cmocka_unit_test(test_golden_bytes),
 		cmocka_unit_test(test_waits_and_wakes),
 		cmocka_unit_test(test_what_does_not_fit_together),
+		cmocka_unit_test(test_stacks_told_later),
 		cmocka_unit_test(test_regions_tasks_and_logs),
 		cmocka_unit_test(test_any_events),
 		cmocka_unit_test(test_many),
