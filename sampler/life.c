@@ -66,9 +66,7 @@ static int start_thread(void)
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	self.inside++; /* it is none of the program's */
-	self.inside++;
 	rc = pthread_create(&thread, &attributes, run_thread, NULL);
-	self.inside--;
 	self.inside--;
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);

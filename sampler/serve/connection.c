@@ -15,6 +15,7 @@
 #define IDLE_NS      UINT64_C(60000000000)
 #define BODY_MAX     ((size_t)1 << 20)
 #define HEAD_OUT_MAX 1024
+#define CHUNK_MAX    ((size_t)256 << 10)
 
 static const struct http_policy policy = {
 	.target_bytes = 8192,
@@ -38,7 +39,8 @@ void connection_begin(
 
 void connection_close(struct connection *connection)
 {
-	if (connection->state == CONNECTION_CAPTURING)
+	if (connection->state == CONNECTION_CAPTURING ||
+		(connection->state == CONNECTION_STREAMING && !connection->is_whole))
 		connection->capture.kind->cut(&connection->capture);
 	lease_end(&connection->lease);
 	(void)close(connection->socket);
@@ -55,6 +57,9 @@ short connection_events(const struct connection *connection)
 		return POLLOUT;
 	case CONNECTION_CAPTURING:
 		return POLLRDHUP; /* a client that has gone ends its capture */
+	case CONNECTION_STREAMING:
+		return (short)(POLLRDHUP |
+			       (outgoing_is_sent(&connection->outgoing) ? 0 : POLLOUT));
 	case CONNECTION_FREE:
 		break;
 	}
@@ -71,20 +76,14 @@ static void add_field(struct buf *head, const char *name, const char *value)
 	buf_add_cstr(head, "\r\n");
 }
 
-static void begin_answer(struct connection *connection, uint64_t now)
+/* -1 without memory. */
+static int write_head(struct connection *connection, bool is_streamed)
 {
 	const struct answer *answer = &connection->answer;
 	struct buf *head = &connection->head;
 
-	connection->state = CONNECTION_WRITING;
-	connection->deadline_ns = now + IDLE_NS;
-	connection->sent = 0;
-	if (arena_buf(&connection->arena, HEAD_OUT_MAX, head)) {
-		connection->close_after = true;
-		*head = (struct buf){ 0 };
-		connection->answer.body = (struct buf){ 0 };
-		return;
-	}
+	if (arena_buf(&connection->arena, HEAD_OUT_MAX, head))
+		return -1;
 	buf_add_cstr(head, "HTTP/1.1 ");
 	buf_add_u64(head, answer->status);
 	buf_add_byte(head, ' ');
@@ -100,14 +99,55 @@ static void begin_answer(struct connection *connection, uint64_t now)
 		buf_add_cstr(head, answer->filename);
 		buf_add_cstr(head, "\"\r\n");
 	}
-	buf_add_cstr(head, "Content-Length: ");
-	buf_add_u64(head, answer->body.len);
-	buf_add_cstr(head, "\r\n");
+	if (!is_streamed) {
+		buf_add_cstr(head, "Content-Length: ");
+		buf_add_u64(head, answer->body.len);
+		buf_add_cstr(head, "\r\n");
+	} else if (!connection->is_http10) {
+		add_field(head, "Transfer-Encoding", "chunked");
+	}
 	if (connection->close_after)
 		add_field(head, "Connection", "close");
 	else if (connection->is_http10)
 		add_field(head, "Connection", "keep-alive");
 	buf_add_cstr(head, "\r\n");
+	return 0;
+}
+
+static void begin_answer(struct connection *connection, uint64_t now)
+{
+	struct sv body = buf_sv(&connection->answer.body);
+
+	connection->state = CONNECTION_WRITING;
+	connection->deadline_ns = now + IDLE_NS;
+	if (write_head(connection, false)) {
+		connection->close_after = true;
+		outgoing_set(&connection->outgoing, SV(""), SV(""));
+		return;
+	}
+	if (connection->is_head)
+		body.len = 0;
+	outgoing_set(&connection->outgoing, buf_sv(&connection->head), body);
+}
+
+/* Chunked, or to an old client until the connection's end. */
+static void begin_stream(struct connection *connection, uint64_t now)
+{
+	connection->close_after |= connection->is_http10;
+	connection->is_whole = connection->is_last = false;
+	connection->chunk = connection->body_at = 0;
+	connection->state = CONNECTION_STREAMING;
+	connection->deadline_ns = now + IDLE_NS;
+	if (write_head(connection, true)) {
+		connection_close(connection);
+		return;
+	}
+	outgoing_set(&connection->outgoing, buf_sv(&connection->head), SV(""));
+	if (!connection->is_head)
+		return;
+	/* What would be the head; nothing need be captured for that. */
+	connection->capture.kind->cut(&connection->capture);
+	connection->is_whole = connection->is_last = true;
 }
 
 static void refuse(
@@ -180,13 +220,18 @@ static void ask(struct connection *connection, const struct settings *settings,
 		begin_answer(connection, now);
 		return;
 	}
-	if (endpoint_ask(&question, &connection->answer, &connection->capture) ==
-		ENDPOINT_CAPTURE) {
+	switch (endpoint_ask(&question, &connection->answer, &connection->capture)) {
+	case ENDPOINT_ANSWERED:
+		begin_answer(connection, now);
+		break;
+	case ENDPOINT_CAPTURE:
 		connection->state = CONNECTION_CAPTURING;
 		connection->deadline_ns = connection->capture.until_ns;
-		return;
+		break;
+	case ENDPOINT_STREAM:
+		begin_stream(connection, now);
+		break;
 	}
-	begin_answer(connection, now);
 }
 
 static void take_request(
@@ -235,31 +280,13 @@ static bool read_some(struct connection *connection)
 	return got > 0;
 }
 
-/* True when the whole answer is out. */
+/* True when all that was to go is out. */
 static bool write_some(struct connection *connection)
 {
-	size_t head = connection->head.len;
-	size_t body = connection->is_head ? 0 : connection->answer.body.len;
-
-	while (connection->sent < head + body) {
-		bool in_head = connection->sent < head;
-		size_t at = in_head ? connection->sent : connection->sent - head;
-		struct iovec parts[2] = {
-			{ in_head ? connection->head.ptr + at : NULL, in_head ? head - at : 0 },
-			{ connection->answer.body.ptr + (in_head ? 0 : at),
-				in_head ? body : body - at },
-		};
-		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
-		ssize_t put = sendmsg(connection->socket, &message, MSG_NOSIGNAL);
-
-		if (put < 0) {
-			if (errno != EAGAIN)
-				connection_close(connection);
-			return false;
-		}
-		connection->sent += (size_t)put;
-	}
-	return true;
+	if (outgoing_send(&connection->outgoing, connection->socket) == 0)
+		return outgoing_is_sent(&connection->outgoing);
+	connection_close(connection);
+	return false;
 }
 
 static void end_answer(struct connection *connection, uint64_t now)
@@ -289,14 +316,71 @@ static bool client_is_gone(const struct connection *connection)
 	return poll(&poll_one, 1, 0) > 0 && poll_one.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
+/* Take off what is sent, but not byte by byte from the front of much. */
+static void drop_sent(struct connection *connection)
+{
+	struct buf *body = &connection->answer.body;
+
+	connection->body_at += connection->chunk;
+	connection->chunk = 0;
+	if (connection->body_at < body->len && connection->body_at < body->max / 2)
+		return;
+	buf_drop(body, connection->body_at);
+	connection->body_at = 0;
+}
+
+/* The next part of the answer, as far as there is one. */
+static void next_chunk(struct connection *connection, uint64_t now)
+{
+	struct sv rest = buf_sv(&connection->answer.body);
+
+	rest.ptr += connection->body_at;
+	rest.len -= connection->body_at;
+	connection->is_last = connection->is_whole && rest.len <= CHUNK_MAX;
+	if (rest.len > CHUNK_MAX)
+		rest.len = CHUNK_MAX;
+	connection->chunk = rest.len;
+	if (connection->is_http10)
+		outgoing_set(&connection->outgoing, SV(""), rest);
+	else
+		outgoing_set_chunk(&connection->outgoing, rest, connection->is_last);
+	/* A client that takes nothing for so long has gone. */
+	connection->deadline_ns = connection->chunk ? now + IDLE_NS : UINT64_MAX;
+}
+
+static void stream(struct connection *connection, uint64_t now)
+{
+	while (write_some(connection)) {
+		if (connection->is_last) {
+			connection->state = CONNECTION_WRITING;
+			return;
+		}
+		drop_sent(connection);
+		if (!connection->is_whole)
+			connection->is_whole = connection->capture.kind->goes_on(
+				&connection->capture, &connection->answer);
+		next_chunk(connection, now);
+		if (outgoing_is_sent(&connection->outgoing) && !connection->is_last)
+			return;
+	}
+}
+
+static void step_capture(struct connection *connection, uint64_t now)
+{
+	if (client_is_gone(connection))
+		connection_close(connection);
+	else if (connection->state == CONNECTION_STREAMING)
+		stream(connection, now);
+	else if (now >= connection->deadline_ns)
+		end_capture(connection, now);
+}
+
 void connection_step(
 	struct connection *connection, const struct settings *settings, uint64_t now)
 {
-	if (connection->state == CONNECTION_CAPTURING) {
-		if (client_is_gone(connection))
-			connection_close(connection);
-		else if (now >= connection->deadline_ns)
-			end_capture(connection, now);
+	if (connection->state == CONNECTION_CAPTURING ||
+		(connection->state == CONNECTION_STREAMING && now < connection->deadline_ns)) {
+		step_capture(connection, now);
 	} else if (now >= connection->deadline_ns) {
 		connection_close(connection);
 	}
@@ -304,6 +388,8 @@ void connection_step(
 		if (read_some(connection))
 			take_request(connection, settings, now);
 	}
+	if (connection->state == CONNECTION_STREAMING)
+		stream(connection, now);
 	while (connection->state == CONNECTION_WRITING && write_some(connection)) {
 		end_answer(connection, now);
 		/* A request that came together with this one is here already. */

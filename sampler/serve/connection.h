@@ -10,6 +10,7 @@
 
 #include "sampler/serve/endpoint.h"
 #include "sampler/serve/lease.h"
+#include "sampler/serve/outgoing.h"
 #include "sampler/serve/power.h"
 #include "sampler/settings.h"
 
@@ -18,6 +19,7 @@ enum connection_state {
 	CONNECTION_READING,
 	CONNECTION_CAPTURING, /* until `deadline_ns`, or until the client goes away */
 	CONNECTION_WRITING,
+	CONNECTION_STREAMING, /* both: the answer is sent as it comes */
 };
 
 #define CONNECTION_IN_MAX ((size_t)16 << 10)
@@ -34,7 +36,11 @@ struct connection {
 	struct capture capture;
 	struct answer answer;
 	struct buf head;
-	size_t sent; /* of head and body together */
+	struct outgoing outgoing;
+	/* Of an answer that is streamed: how far its body was sent, and what is on its way; nothing is added
+	 * any more; nothing follows. */
+	size_t body_at, chunk;
+	bool is_whole, is_last;
 	size_t in_len;
 	char in[CONNECTION_IN_MAX];
 };
@@ -46,6 +52,12 @@ void connection_begin(
 /* Go on as far as it goes without waiting. */
 void connection_step(
 	struct connection *connection, const struct settings *settings, uint64_t now);
+
+/* Is it to be stepped although nothing has happened to its socket? */
+static inline bool connection_is_streaming(const struct connection *connection)
+{
+	return connection->state == CONNECTION_STREAMING;
+}
 
 /* What poll() shall wait for. */
 short connection_events(const struct connection *connection);

@@ -117,6 +117,7 @@ static const struct endpoint *const all[] = {
 	&endpoint_symbol,
 	&endpoint_threadcreate,
 	&endpoint_threads,
+	&endpoint_trace,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

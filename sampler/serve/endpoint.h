@@ -1,8 +1,8 @@
 /*
  * endpoint.h - what the loopback server answers: one function for each path below /debug/pprof/.
  *
- * An endpoint gets a parsed request and fills in an answer; it knows no sockets.  `profile` alone
- * takes time: its answer is asked for when the capture has ended.
+ * An endpoint gets a parsed request and fills in an answer; it knows no sockets.  Some take time: their
+ * answer is asked for when the capture has ended, or sent meanwhile.
  */
 #ifndef SAMPLER_ENDPOINT_H
 #define SAMPLER_ENDPOINT_H
@@ -46,11 +46,15 @@ struct capture_kind {
 	void (*end)(struct capture *capture, struct arena *arena, struct answer *answer);
 	/* The client has gone, or the server stops: let go of everything. */
 	void (*cut)(struct capture *capture);
+	/* Of an answer that is sent while the capture runs, in the place of end(): it has added to the answer's
+	 * body, from whose front is taken what was sent. True: that was all, and cut() is not to come. */
+	bool (*goes_on)(struct capture *capture, struct answer *answer);
 };
 
 enum endpoint_result {
 	ENDPOINT_ANSWERED = 0,
 	ENDPOINT_CAPTURE, /* `capture` was filled in, and its kind has the rest to say */
+	ENDPOINT_STREAM,  /* likewise, and the answer, whose body grows while it is sent */
 };
 
 struct endpoint {
@@ -66,7 +70,7 @@ struct endpoint {
 extern const struct endpoint endpoint_allocs, endpoint_block, endpoint_cmdline,
 	endpoint_delta_block, endpoint_delta_heap, endpoint_delta_mutex, endpoint_goroutine,
 	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_rates,
-	endpoint_symbol, endpoint_threadcreate, endpoint_threads;
+	endpoint_symbol, endpoint_threadcreate, endpoint_threads, endpoint_trace;
 
 enum endpoint_result endpoint_ask(
 	const struct question *question, struct answer *answer, struct capture *capture);

@@ -158,7 +158,8 @@ static void turn(void)
 	for (size_t i = 0; i < len; i++) {
 		if (!owners[i] && polled[i].revents)
 			take_client(polled[i].fd, now);
-		else if (owners[i] && (polled[i].revents || now >= owners[i]->deadline_ns))
+		else if (owners[i] && (polled[i].revents || now >= owners[i]->deadline_ns ||
+					      connection_is_streaming(owners[i])))
 			connection_step(owners[i], loop.server->settings, now);
 	}
 	sleep_if_left();
