@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/units.h"
 
 static const char *last_part(const char *path)
 {
@@ -131,6 +132,31 @@ static void read_asleep(struct settings *out)
 			value);
 }
 
+#define FLIGHT_LEAST    (UINT64_C(64) << 10)
+#define FLIGHT_MOST     (UINT64_C(1) << 30)
+#define FLIGHT_LEAST_NS UINT64_C(1000000000)
+#define FLIGHT_MOST_NS  UINT64_C(3600000000000)
+
+static void read_flight(struct settings *out)
+{
+	const char *value = get("POSTERN_FLIGHT_RECORDER");
+	struct sv text = sv_from_cstr(value ? value : "0");
+
+	if (sv_is(text, SV("0")))
+		return;
+	if (units_bytes(text, &out->flight_bytes) && out->flight_bytes >= FLIGHT_LEAST &&
+		out->flight_bytes <= FLIGHT_MOST)
+		return;
+	out->flight_bytes = SETTINGS_FLIGHT;
+	if (!units_duration(text, &out->flight_ns) || out->flight_ns < FLIGHT_LEAST_NS ||
+		out->flight_ns > FLIGHT_MOST_NS)
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_FLIGHT_RECORDER is '%s': it must be a size from 64KiB to "
+			"1GiB, "
+			"or a duration from 1s to 1h, or 0 for off",
+			value);
+}
+
 static void read_token(struct settings *out)
 {
 	const char *path = get("POSTERN_REQUIRE_TOKEN_FILE");
@@ -189,6 +215,7 @@ void settings_read(struct settings *out)
 	out->block_rate_ns = read_number(out, "POSTERN_BLOCK_RATE", INT64_MAX);
 	read_uids(out);
 	read_heap_rate(out);
+	read_flight(out);
 	read_token(out);
 	read_runtime_dir(out);
 }

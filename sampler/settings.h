@@ -15,6 +15,7 @@
 #define SETTINGS_TOKEN_MAX 4096
 #define SETTINGS_HEAP_RATE UINT64_C(524288) /* bytes; as Go's */
 #define SETTINGS_RATE_MAX  (UINT64_C(1) << 40)
+#define SETTINGS_FLIGHT    (UINT64_C(16) << 20) /* bytes, when it is asked for by a duration */
 
 enum settings_children {
 	CHILDREN_FORK = 0, /* forked ones go on, programs that they run do without us */
@@ -33,7 +34,9 @@ struct settings {
 	int64_t block_rate_ns; /* 0: off */
 	uint32_t allow_uids[SETTINGS_UIDS_MAX];
 	size_t allow_uids_len;
-	uint64_t heap_rate; /* bytes between two samples; 0: off */
+	uint64_t heap_rate;    /* bytes between two samples; 0: off */
+	uint64_t flight_bytes; /* of the flight recorder; 0: off */
+	uint64_t flight_ns;    /* that it keeps at most; 0: what there is room for */
 	bool requires_token;
 	char token[SETTINGS_TOKEN_MAX]; /* ends in NUL */
 	struct err err;                 /* kind ERR_NONE unless something is wrong */

@@ -411,6 +411,8 @@ static void put_woken(void)
 			.stack = wake->stack,
 			.value = wake->tid,
 			.time_ns = wake->time_ns };
+		if (wake->kind == RECORD_THREAD_END)
+			woken.time_ns--; /* it is the last that it does */
 		put(&woken);
 	}
 	trace.ripe = trace.fresh;
@@ -607,10 +609,9 @@ void trace_tell_stacks(void (*told)(void *to, const struct trace_event *event), 
 	if (wanted == 0 || threads_look(&trace.scratch, &threads, &len))
 		return;
 	for (size_t i = 0; i < len; i++) {
-		struct trace_event event = { .kind = TRACE_STACK,
-			.tid = threads[i].tid,
-			.stack = threads[i].stack,
-			.time_ns = trace.told_ns };
+		struct trace_event event = {
+			.kind = TRACE_STACK, .tid = threads[i].tid, .stack = threads[i].stack
+		};
 
 		state = trace_states_find(&trace.states, event.tid);
 		if (state && !state->runs && state->stack == 0 && event.stack)

@@ -77,7 +77,7 @@ static void end_region(struct trace_state *state, uint32_t name)
 	while (depth > 0 && state->regions[depth - 1] != name)
 		depth--;
 	if (depth > 0)
-		state->depth = depth - 1;
+		state->depth = (uint8_t)(depth - 1);
 }
 
 static void set_running(struct trace_state *state, bool runs, uint64_t time_ns)

@@ -157,9 +157,16 @@ static uint64_t seconds_of(const struct question *question)
 static void add(void *to, const struct trace_event *event)
 {
 	struct taking *taking = to;
+	struct trace_event cut;
 
-	if (event->time_ns > taking->until_ns)
-		return;
+	/* The stack of a wait that was cut by the end may become known only now. */
+	if (event->time_ns > taking->until_ns) {
+		if (event->kind != TRACE_STACK)
+			return;
+		cut = *event;
+		cut.time_ns = taking->until_ns;
+		event = &cut;
+	}
 	/* Its client takes what there is too slowly. */
 	if (taking->out->max - taking->out->len < TRACE_ROOM)
 		taking->lost++;

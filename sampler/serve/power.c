@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
+#include "sampler/collect/flight.h"
 #include "sampler/collect/rate.h"
 #include "sampler/serve/sweep.h"
 #include "sampler/unwind/unwind.h"
@@ -92,6 +93,15 @@ static bool has_descriptors(int any)
 	return high >= 0;
 }
 
+/* What cannot be recorded is not there when it is asked for; nothing else ends for that. */
+static void begin_recording(const struct settings *settings)
+{
+	struct err none;
+
+	if (settings->flight_bytes > 0)
+		(void)flight_open(settings->flight_bytes, settings->flight_ns, &none);
+}
+
 int power_begin(struct power *power, struct server *server)
 {
 	struct place place;
@@ -104,6 +114,7 @@ int power_begin(struct power *power, struct server *server)
 		/* It can be asked, if not found. */
 		if (has_descriptors(power->listeners[0]))
 			(void)open_control(power, &none);
+		begin_recording(server->settings);
 		return 0;
 	}
 	if (place_parse(server->settings->listen, &place, &server->err))
@@ -121,6 +132,7 @@ int power_wake(struct power *power, struct err *err)
 	if (start_listening(power, err))
 		return -1;
 	rate_sleep(false);
+	begin_recording(power->server->settings);
 	return 0;
 }
 
@@ -134,6 +146,7 @@ static void stop_listening(struct power *power)
 
 void power_sleep(struct power *power)
 {
+	flight_close();
 	rate_sleep(true);
 	stop_listening(power);
 	power->server->address[0] = '\0';
@@ -144,6 +157,7 @@ void power_sleep(struct power *power)
 
 void power_end(struct power *power)
 {
+	flight_close();
 	stop_listening(power);
 	if (power->control >= 0)
 		listener_close(power->control, &power->control_place);
