@@ -89,12 +89,12 @@ void starts_making_sigsafe(
 	place->time_ns = clock_mono_ns();
 }
 
-void starts_made_sigsafe(const struct start *start, bool was_made)
+void starts_made_sigsafe(const struct start *start, bool is_made)
 {
 	uint64_t key = start->stack;
 	uint32_t id;
 
-	if (!was_made) {
+	if (!is_made) {
 		if (start->place)
 			atomic_store(&start->place->owner, 0);
 		return;

@@ -43,7 +43,7 @@ struct start {
 /* A thread is about to be made; then it was, or was not. `regs` are the creator's. */
 void starts_making_sigsafe(
 	struct start *start, const struct start_call *call, const struct unwind_regs *regs);
-void starts_made_sigsafe(const struct start *start, bool made);
+void starts_made_sigsafe(const struct start *start, bool is_made);
 
 /* First thing in the new thread: what it is to run. And the last: it ends. */
 struct start_call starts_begin_sigsafe(struct start_place *place);

@@ -1,6 +1,7 @@
 #include "sampler/collect/trace.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "sampler/collect/flight.h"
@@ -94,6 +95,14 @@ static uint32_t name_now(uint32_t tid)
 	return name_of(name);
 }
 
+/* One that is gone already has most likely had its process's name. */
+static uint32_t name_or_first(uint32_t tid)
+{
+	uint32_t name = name_now(tid);
+
+	return name ? name : name_now((uint32_t)getpid());
+}
+
 /* --- what is told --- */
 
 static void tell_states(struct trace_sink *sink)
@@ -153,7 +162,7 @@ static struct trace_state *state_of(const struct record *record)
 
 	if (state || trace_states_ended(&trace.states, record->tid))
 		return state;
-	tell_thread(record->tid, record->time_ns, name_now(record->tid), 0, 0);
+	tell_thread(record->tid, record->time_ns, name_or_first(record->tid), 0, 0);
 	tell_simple(TRACE_ON, record->tid, record->time_ns);
 	return trace_states_find(&trace.states, record->tid);
 }
@@ -497,6 +506,7 @@ static unsigned period_ms(void)
 
 static int look(struct err *err)
 {
+	struct record record;
 	struct thread *threads;
 	size_t len;
 
@@ -504,7 +514,10 @@ static int look(struct err *err)
 	if (threads_look(&trace.scratch, &threads, &len))
 		return err_set(err, ERR_SYSTEM, "the threads cannot be read");
 	for (size_t i = 0; i < len; i++) {
-		struct record record = { .kind = QUEUED_LOOK,
+		/* Gone since. */
+		if (threads[i].state == THREAD_DEAD || !threads[i].name[0])
+			continue;
+		record = (struct record){ .kind = QUEUED_LOOK,
 			.detail = off_of_state[threads[i].state],
 			.tid = threads[i].tid,
 			.stack = threads[i].stack,

@@ -13,7 +13,7 @@ int trace_states_open(struct trace_states *states, struct arena *arena)
 
 static size_t slot_of(uint32_t tid)
 {
-	return tid * UINT32_C(2654435761) % SLOTS;
+	return (size_t)tid * 2654435761U % SLOTS;
 }
 
 /* The slot of a thread, or where it belongs. */

@@ -44,7 +44,7 @@ __attribute__((constructor)) static void find_all(void)
 {
 	HOOKS(SWITCH_FIND)
 	(void)dlerror();
-	depot_hide((uintptr_t)begins_start, (size_t)(begins_end - begins_start));
+	depot_hide((uintptr_t)begins_start, (uintptr_t)begins_end - (uintptr_t)begins_start);
 	starts_tell(follow_mode);
 }
 

@@ -121,7 +121,8 @@ static bool take_digits(struct sv *text, double *value)
 /* strconv.ParseFloat, of numbers that somebody could mean: "2", "0.25", "1e-1"; else 0. */
 static double parse_seconds(struct sv text)
 {
-	double value, exponent = 0;
+	double value, digits = 0;
+	unsigned exponent;
 	bool is_small;
 
 	if (text.len > 0 && text.ptr[0] == '+')
@@ -136,9 +137,9 @@ static double parse_seconds(struct sv text)
 	is_small = text.len > 0 && text.ptr[0] == '-';
 	if (text.len > 0 && (is_small || text.ptr[0] == '+'))
 		text = (struct sv){ text.ptr + 1, text.len - 1 };
-	if (!take_digits(&text, &exponent) || text.len > 0 || exponent > DIGITS_MAX)
+	if (!take_digits(&text, &digits) || text.len > 0 || digits > DIGITS_MAX)
 		return 0;
-	for (; exponent >= 1; exponent--)
+	for (exponent = (unsigned)digits; exponent > 0; exponent--)
 		value = is_small ? value / 10 : value * 10;
 	return value;
 }

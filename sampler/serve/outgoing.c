@@ -1,14 +1,15 @@
 #include "sampler/serve/outgoing.h"
 
 #include <errno.h>
-#include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
-
-#include "base/buf.h"
 
 static struct iovec part_of(struct sv bytes)
 {
-	return (struct iovec){ (void *)(uintptr_t)bytes.ptr, bytes.len };
+	struct iovec part = { .iov_len = bytes.len };
+
+	memcpy(&part.iov_base, &bytes.ptr, sizeof(part.iov_base)); /* it is only read */
+	return part;
 }
 
 void outgoing_set(struct outgoing *outgoing, struct sv head, struct sv body)
@@ -18,23 +19,17 @@ void outgoing_set(struct outgoing *outgoing, struct sv head, struct sv body)
 	outgoing->parts[2] = part_of(SV(""));
 }
 
-static void add_hex(struct buf *out, size_t value)
-{
-	if (value >= 16)
-		add_hex(out, value / 16);
-	buf_add_byte(out, "0123456789abcdef"[value % 16]);
-}
-
 void outgoing_set_chunk(struct outgoing *outgoing, struct sv bytes, bool is_last)
 {
-	struct buf size;
+	char *end = outgoing->size + sizeof(outgoing->size), *at = end;
 
 	outgoing_set(outgoing, SV(""), bytes);
 	if (bytes.len > 0) {
-		buf_init_fixed(&size, outgoing->size, sizeof(outgoing->size));
-		add_hex(&size, bytes.len);
-		buf_add_cstr(&size, "\r\n");
-		outgoing->parts[0] = part_of(buf_sv(&size));
+		*--at = '\n';
+		*--at = '\r';
+		for (size_t left = bytes.len; left > 0; left /= 16)
+			*--at = "0123456789abcdef"[left % 16];
+		outgoing->parts[0] = part_of((struct sv){ at, (size_t)(end - at) });
 		outgoing->parts[2] = part_of(is_last ? SV("\r\n0\r\n\r\n") : SV("\r\n"));
 	} else if (is_last) {
 		outgoing->parts[2] = part_of(SV("0\r\n\r\n"));

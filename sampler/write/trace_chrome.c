@@ -268,16 +268,23 @@ static void wake(struct trace_chrome *writer, struct thread *thread,
 	put_arrow(writer, "f", thread->id, true, out);
 }
 
+/* A moment of a thread: `text` about it, or "". */
+struct instant {
+	const char *category;
+	struct sv name, text;
+	uint32_t stack;
+};
+
 static void put_instant(struct trace_chrome *writer, const struct thread *thread,
-	const char *category, struct sv name, struct sv text, uint32_t stack, struct buf *out)
+	const struct instant *instant, struct buf *out)
 {
-	begin_event(writer, "i", category, name, thread->id, out);
+	begin_event(writer, "i", instant->category, instant->name, thread->id, out);
 	json_member_cstr(out, "s", "t");
 	json_key(out, "args");
 	json_object_begin(out);
-	if (text.len > 0)
-		json_member_string(out, "text", text);
-	add_stack(writer, stack, out);
+	if (instant->text.len > 0)
+		json_member_string(out, "text", instant->text);
+	add_stack(writer, instant->stack, out);
 	json_object_end(out);
 	json_object_end(out);
 }
@@ -290,8 +297,9 @@ static void put_log(struct trace_chrome *writer, const struct thread *thread,
 
 	if (!log_get(event->value, line, &text.len))
 		text = SV("[written over by later lines]");
-	put_instant(
-		writer, thread, "log", key.len > 0 ? key : SV("log"), text, event->stack, out);
+	put_instant(writer, thread,
+		&(struct instant){ "log", key.len > 0 ? key : SV("log"), text, event->stack },
+		out);
 }
 
 static void close_regions(
@@ -364,9 +372,12 @@ static void put_own(struct trace_chrome *writer, struct thread *thread,
 		break;
 	case TRACE_TASK_BEGIN:
 	case TRACE_TASK_END:
-		put_instant(writer, thread, "task",
-			event->kind == TRACE_TASK_BEGIN ? SV("task begins") : SV("task ends"),
-			labels_text_of(event->text), event->stack, out);
+		put_instant(writer, thread,
+			&(struct instant){ "task",
+				event->kind == TRACE_TASK_BEGIN ? SV("task begins")
+								: SV("task ends"),
+				labels_text_of(event->text), event->stack },
+			out);
 		break;
 	default:
 		break;
@@ -382,8 +393,10 @@ static void put_thread_event(struct trace_chrome *writer, struct thread *thread,
 	case TRACE_THREAD:
 		creator = find_thread(writer, (uint32_t)event->value);
 		if (event->value && creator && !creator->ended)
-			put_instant(writer, creator, "thread", SV("makes a thread"),
-				name_of(thread), event->stack, out);
+			put_instant(writer, creator,
+				&(struct instant){ "thread", SV("makes a thread"),
+					name_of(thread), event->stack },
+				out);
 		break;
 	case TRACE_END:
 		end_thread(writer, thread, out);
@@ -402,7 +415,9 @@ static void put_thread_event(struct trace_chrome *writer, struct thread *thread,
 		wake(writer, thread, event, out);
 		break;
 	case TRACE_SAMPLE:
-		put_instant(writer, thread, "cpu", SV("CPU sample"), SV(""), event->stack, out);
+		put_instant(writer, thread,
+			&(struct instant){ "cpu", SV("CPU sample"), SV(""), event->stack },
+			out);
 		break;
 	default:
 		put_own(writer, thread, event, out);

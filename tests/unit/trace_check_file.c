@@ -5,16 +5,17 @@
 
 #include "tests/unit/trace_check.h"
 
-#define FILE_MAX ((size_t)256 << 20)
+#define FILE_MAX ((size_t)64 << 20)
 
 int main(int argc, char **argv)
 {
 	FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
-	char *bytes = malloc(FILE_MAX), *text;
+	static char bytes[FILE_MAX];
+	char *text;
 	static struct go_trace trace;
 	size_t len;
 
-	if (!file || !bytes) {
+	if (!file) {
 		(void)fprintf(stderr, "usage: trace_check_file FILE\n");
 		return 2;
 	}
@@ -32,6 +33,5 @@ int main(int argc, char **argv)
 	(void)fputs(text, stdout);
 	free(text);
 	go_trace_free(&trace);
-	free(bytes);
 	return 0;
 }
