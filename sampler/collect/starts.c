@@ -144,6 +144,8 @@ struct start_call starts_begin_sigsafe(struct start_place *place)
 
 void starts_end_sigsafe(void)
 {
+	if (self.inside)
+		return;
 	waits_leave_sigsafe();
 	if (ring_is_wanted_sigsafe(RECORD_THREAD_END))
 		push_sigsafe(RECORD_THREAD_END,

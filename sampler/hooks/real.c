@@ -2,7 +2,14 @@
 
 #include <dlfcn.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+/* Not by write(), which may be what is missing. */
+static void say(const char *text)
+{
+	(void)syscall(SYS_write, STDERR_FILENO, text, strlen(text));
+}
 
 static void give_up(const char *name)
 {
@@ -10,9 +17,9 @@ static void give_up(const char *name)
 	static const char after[] = " behind ours (a program that is linked statically needs "
 				    "libpostern_static.a: pkg-config --libs postern-static)\n";
 
-	(void)!write(STDERR_FILENO, before, sizeof(before) - 1);
-	(void)!write(STDERR_FILENO, name, strlen(name));
-	(void)!write(STDERR_FILENO, after, sizeof(after) - 1);
+	say(before);
+	say(name);
+	say(after);
 	_exit(127);
 }
 

@@ -19,7 +19,7 @@ from harness import BUILD, SAMPLER, TempDir, main
 SECONDS = float(os.environ.get("HOSTS_SECONDS", "2"))
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
-PATHS = ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap")
+PATHS = ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/trace?seconds=0.3")
 
 
 class UnixHttp(http.client.HTTPConnection):

@@ -124,10 +124,10 @@ class Traces(TraceTest):
                 for kind, counted in waits.items():
                     for stack, ms in profile(go, file, kind).items():
                         counted[stack[0], stack[-1]] += ms
-                self.assertGreater(waits["sync"]["consumer", "pthread_cond_wait"], 1800)
+                self.assertGreater(waits["sync"]["consumer", "pthread_cond_wait"], 1500)
                 self.assertTrue(300 < waits["sync"]["wanter", "pthread_mutex_lock"] < 1700, waits)
                 self.assertGreater(waits["sync"]["traced", "pthread_join"], 100)
-                self.assertGreater(waits["net"]["reader", "read"], 1800)
+                self.assertGreater(waits["net"]["reader", "read"], 1500)  # a wait that goes on at the end is not counted
                 self.assertEqual({thread for thread, _ in waits["net"]} - {"writer"}, {"reader"})
         threads, _, regions = said[OLDEST]
         self.assertEqual({name: count for name, count in threads.items() if name != "traced"}, dict.fromkeys(NAMES, 1))
