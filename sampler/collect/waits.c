@@ -89,7 +89,7 @@ void waits_begin_sigsafe(struct wait *wait, enum wait_reason reason)
 bool waits_end_sigsafe(struct wait *wait)
 {
 	wait->ended_ns = clock_mono_ns();
-	if (__builtin_expect(wait->ended_ns - wait->began_ns >= WAITS_LEAST_NS, 0))
+	if (__builtin_expect(wait->ended_ns > wait->began_ns + WAITS_LEAST_NS, 0))
 		return true;
 	if (wait->place)
 		atomic_store_explicit(&wait->place->began_ns, 0, memory_order_release);

@@ -13,8 +13,7 @@
 #include "sampler/write/trace_chrome.h"
 
 #define SECOND_NS   UINT64_C(1000000000)
-#define SECONDS_MAX (7.0 * 24 * 3600) /* as a CPU profile's */
-#define DIGITS_MAX  18
+#define SECONDS_MAX (7.0 * 24 * 3600)  /* as a CPU profile's */
 #define STREAM_MAX  ((size_t)64 << 20) /* that a client is behind */
 
 /* A format and its writer. */
@@ -95,60 +94,11 @@ static const struct format *choose_format(const struct question *question)
 	return NULL;
 }
 
-/* Digits, which may have a point in them, taken off the front. */
-static bool take_digits(struct sv *text, double *value)
-{
-	double scale = 1;
-	bool has_point = false;
-	size_t len = 0;
-
-	for (*value = 0; text->len > 0; text->ptr++, text->len--) {
-		if (*text->ptr == '.' && !has_point) {
-			has_point = true;
-			continue;
-		}
-		if (*text->ptr < '0' || *text->ptr > '9')
-			break;
-		if (++len > DIGITS_MAX)
-			return false;
-		*value = *value * 10 + (*text->ptr - '0');
-		scale *= has_point ? 10 : 1;
-	}
-	*value /= scale;
-	return len > 0;
-}
-
-/* strconv.ParseFloat, of numbers that somebody could mean: "2", "0.25", "1e-1"; else 0. */
-static double parse_seconds(struct sv text)
-{
-	double value, digits = 0;
-	unsigned exponent;
-	bool is_small;
-
-	if (text.len > 0 && text.ptr[0] == '+')
-		text = (struct sv){ text.ptr + 1, text.len - 1 };
-	if (!take_digits(&text, &value))
-		return 0;
-	if (text.len == 0)
-		return value;
-	if (text.ptr[0] != 'e' && text.ptr[0] != 'E')
-		return 0;
-	text = (struct sv){ text.ptr + 1, text.len - 1 };
-	is_small = text.len > 0 && text.ptr[0] == '-';
-	if (text.len > 0 && (is_small || text.ptr[0] == '+'))
-		text = (struct sv){ text.ptr + 1, text.len - 1 };
-	if (!take_digits(&text, &digits) || text.len > 0 || digits > DIGITS_MAX)
-		return 0;
-	for (exponent = (unsigned)digits; exponent > 0; exponent--)
-		value = is_small ? value / 10 : value * 10;
-	return value;
-}
-
 static uint64_t seconds_of(const struct question *question)
 {
-	double seconds = parse_seconds(question_text(question, SV("seconds")));
+	double seconds;
 
-	if (!(seconds > 0))
+	if (!units_decimal(question_text(question, SV("seconds")), &seconds) || seconds <= 0)
 		seconds = 1;
 	if (seconds > SECONDS_MAX)
 		seconds = SECONDS_MAX;
