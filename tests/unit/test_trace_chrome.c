@@ -106,6 +106,26 @@ static void test_a_wait(void **state)
 	json_decref(root);
 }
 
+static struct trace_event random_event(uint32_t *random, uint64_t *time)
+{
+	struct trace_event event;
+
+	*random = *random * 1103515245 + 12345;
+	*time += *random >> 28;
+	event = (struct trace_event){
+		.kind = (uint8_t)(1 + (*random >> 8) % TRACE_HEAP),
+		.detail = (uint8_t)((*random >> 12) % (TRACE_OFFS + 1)),
+		.tid = 1 + (*random >> 16) % 6,
+		.stack = *random & 1 ? stack() : 0,
+		.text = *random & 2 ? text("name") : text("other"),
+		.time_ns = *time,
+		.value = (*random >> 20) % 7,
+	};
+	if (event.kind == TRACE_LOG)
+		event.value = log_put_sigsafe(SV("li\"ne"));
+	return event;
+}
+
 /* Whatever comes in whatever order: every slice that begins ends, innermost first, and time does not go
  * back. */
 static void test_any_events(void **state)
@@ -121,21 +141,8 @@ static void test_any_events(void **state)
 		json_t *root, *events;
 
 		for (unsigned i = 0; i < 1000; i++) {
-			struct trace_event event;
+			struct trace_event event = random_event(&random, &time);
 
-			random = random * 1103515245 + 12345;
-			time += random >> 28;
-			event = (struct trace_event){
-				.kind = (uint8_t)(1 + (random >> 8) % TRACE_HEAP),
-				.detail = (uint8_t)((random >> 12) % (TRACE_OFFS + 1)),
-				.tid = 1 + (random >> 16) % 6,
-				.stack = random & 1 ? stack() : 0,
-				.text = random & 2 ? text("name") : text("other"),
-				.time_ns = time,
-				.value = (random >> 20) % 7,
-			};
-			if (event.kind == TRACE_LOG)
-				event.value = log_put_sigsafe(SV("li\"ne"));
 			add(writer, &event);
 		}
 		events = finish(writer, time, &root);
