@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/announce.h"
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
 #include "sampler/collect/rate.h"
@@ -70,7 +71,7 @@ static int open_control(struct power *power, struct err *err)
 {
 	struct server *server = power->server;
 
-	if (place_own(server->settings, ".control", &power->control_place, err))
+	if (place_own(server->settings, ANNOUNCE_ENDING, &power->control_place, err))
 		return -1;
 	sweep_stale(server->settings);
 	power->control = listener_open(&power->control_place, server->settings, err);
