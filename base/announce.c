@@ -13,16 +13,25 @@
 #define FILES_MAX 65536
 #define WAIT_S    5
 
-bool announce_parse(struct sv file, struct sv *name, uint32_t *pid)
+/* Cut `ending` off, if something stands before it. */
+static bool cut(struct sv *file, struct sv ending)
 {
-	static const struct sv ending = SV_INIT(ANNOUNCE_ENDING);
+	if (file->len <= ending.len ||
+		!sv_is((struct sv){ file->ptr + file->len - ending.len, ending.len }, ending))
+		return false;
+	file->len -= ending.len;
+	return true;
+}
+
+bool announce_parse(struct sv file, struct announced *out)
+{
 	uint64_t number;
 	size_t dot;
 
-	if (file.len <= ending.len ||
-		!sv_is((struct sv){ file.ptr + file.len - ending.len, ending.len }, ending))
+	if (!cut(&file, SV(ANNOUNCE_ENDING)))
 		return false;
-	dot = file.len -= ending.len;
+	out->is_fork = cut(&file, SV(ANNOUNCE_FORK));
+	dot = file.len;
 	while (dot > 0 && file.ptr[dot - 1] != '.')
 		dot--;
 	/* A name of at least one byte, then the dot. */
@@ -30,8 +39,8 @@ bool announce_parse(struct sv file, struct sv *name, uint32_t *pid)
 		!sv_to_u64((struct sv){ file.ptr + dot, file.len - dot }, INT32_MAX, &number) ||
 		number == 0)
 		return false;
-	*name = (struct sv){ file.ptr, dot - 1 };
-	*pid = (uint32_t)number;
+	out->name = (struct sv){ file.ptr, dot - 1 };
+	out->pid = (uint32_t)number;
 	return true;
 }
 
@@ -64,16 +73,15 @@ bool announce_is_name(struct sv file, struct sv name)
 static bool look_at(const char *folder, struct sv file, struct announced *out)
 {
 	struct stat status;
-	struct sv name;
 	int len;
 
-	if (!announce_parse(file, &name, &out->pid))
+	if (!announce_parse(file, out))
 		return false;
 	len = snprintf(out->path, sizeof(out->path), "%s/" SV_FMT, folder, SV_ARG(file));
 	if (len < 0 || (size_t)len >= sizeof(out->path) || lstat(out->path, &status) ||
 		!S_ISSOCK(status.st_mode))
 		return false;
-	out->name = (struct sv){ out->path + strlen(folder) + 1, name.len };
+	out->name.ptr = out->path + strlen(folder) + 1;
 	out->uid = status.st_uid;
 	return true;
 }

@@ -18,16 +18,19 @@
 
 #define ANNOUNCE_FOLDER "/run/postern/targets"
 #define ANNOUNCE_ENDING ".control"
+#define ANNOUNCE_FORK   ".fork" /* before the ending */
 
 struct announced {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	struct sv name; /* into path; as it is written in file names */
+	struct sv name; /* into path; as it is written in files' names */
 	uint32_t pid;   /* as the file's name has it: in the process's own namespace */
+	bool is_fork;   /* of a process that another one of that name has forked */
 	uint32_t uid;   /* the file's owner */
 };
 
-/* "NAME.123.control" into its parts; false when it is not of that form. */
-bool announce_parse(struct sv file, struct sv *name, uint32_t *pid);
+/* "NAME.123.control" or "NAME.123.fork.control" into its parts, `name` into `file`; false when it is not of
+ * that form. Leaves path and uid alone. */
+bool announce_parse(struct sv file, struct announced *out);
 
 /* As a process's name is written in its file's: letters, digits, '.', '_' and '-', all else as '_'. */
 void announce_write(struct sv name, struct buf *out);

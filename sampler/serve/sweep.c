@@ -69,12 +69,11 @@ static bool is_gone(uint32_t pid)
 
 static void take(int folder, const struct settings *settings, const char *file)
 {
-	struct sv name;
-	uint32_t pid;
+	struct announced found;
 
-	if (announce_parse(sv_from_cstr(file), &name, &pid) &&
-		announce_is_name(name, sv_from_cstr(settings->name)) && is_gone(pid) &&
-		is_left(folder, settings, file))
+	if (announce_parse(sv_from_cstr(file), &found) &&
+		announce_is_name(found.name, sv_from_cstr(settings->name)) &&
+		is_gone(found.pid) && is_left(folder, settings, file))
 		(void)unlinkat(folder, file, 0);
 }
 

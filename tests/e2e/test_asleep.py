@@ -63,7 +63,8 @@ class AsleepTest(unittest.TestCase):
         return pathlib.Path(self.folder.path("stderr")).read_text()
 
     def control(self, pid, name="jobs"):
-        return self.folder.path(f"{name}.{pid}.control")
+        forked = self.folder.path(f"{name}.{pid}.fork.control")
+        return forked if os.path.exists(forked) else self.folder.path(f"{name}.{pid}.control")
 
     def wait_control(self, pid):
         """Bound is not listened on yet."""

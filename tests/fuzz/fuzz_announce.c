@@ -11,21 +11,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct sv file = { (const char *)data, size }, name;
+	struct sv file = { (const char *)data, size };
+	struct announced found;
 	char mem[512];
 	struct buf out;
-	uint32_t pid;
 
-	if (!announce_parse(file, &name, &pid))
+	if (!announce_parse(file, &found))
 		return 0;
-	assert(pid > 0 && name.len > 0 && name.ptr == file.ptr);
+	assert(found.pid > 0 && found.name.len > 0 && found.name.ptr == file.ptr);
 	buf_init_fixed(&out, mem, sizeof(mem));
-	announce_write(name, &out);
+	announce_write(found.name, &out);
 	if (out.failed)
 		return 0;
-	assert(announce_is_name(buf_sv(&out), name));
+	assert(announce_is_name(buf_sv(&out), found.name));
 	buf_add_byte(&out, '.');
-	buf_add_u64(&out, pid);
+	buf_add_u64(&out, found.pid);
+	if (found.is_fork)
+		buf_add_cstr(&out, ANNOUNCE_FORK);
 	buf_add_cstr(&out, ANNOUNCE_ENDING);
 	assert(out.failed || out.len == size);
 	return 0;

@@ -21,6 +21,10 @@ static void names_are_read(void **state)
 		uint32_t pid;
 	} cases[] = {
 		{ "jobs.1.control", "jobs", 1 },
+		{ "jobs.1.fork.control", "jobs", 1 },
+		{ "jobs.1.fork.2.control", "jobs.1.fork", 2 },
+		{ "jobs.fork.control", NULL, 0 },
+		{ ".fork.control", NULL, 0 },
 		{ "a.b.c.2147483647.control", "a.b.c", 2147483647 },
 		{ "-.7.control", "-", 7 },
 		{ "1.2.control", "1", 2 },
@@ -41,15 +45,15 @@ static void names_are_read(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct sv name;
-		uint32_t pid;
-		bool is_one = announce_parse(sv_from_cstr(cases[i].file), &name, &pid);
+		struct announced found;
+		bool is_one = announce_parse(sv_from_cstr(cases[i].file), &found);
 
 		assert_int_equal(is_one, cases[i].name != NULL);
 		if (!is_one)
 			continue;
-		assert_true(sv_is(name, sv_from_cstr(cases[i].name)));
-		assert_int_equal(pid, cases[i].pid);
+		assert_true(sv_is(found.name, sv_from_cstr(cases[i].name)));
+		assert_int_equal(found.pid, cases[i].pid);
+		assert_int_equal(found.is_fork, strstr(cases[i].file, ".fork.control") != NULL);
 	}
 }
 
