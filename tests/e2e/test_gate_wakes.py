@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from harness import SAMPLER, Gateway, Pki, TempDir, UnixConnection, main, wait_for
+from harness import SAMPLER, Gateway, Pki, TempDir, UnixConnection, main, run, wait_for
 
 BUSY = "import threading\ndef spin():\n  while True: sum(range(1000))\nthreading.Thread(target=spin, daemon=True).start()\nspin()"
 
@@ -74,7 +74,7 @@ class Sleeper:
     def timers(self):
         return pathlib.Path(f"/proc/{self.process.pid}/timers").read_text()
 
-    def wait_asleep(self, seconds=1.5):
+    def wait_asleep(self, seconds=5):
         wait_for(lambda: self.is_refused() and self.who()["asleep"], seconds, "it to sleep")
         assert self.timers() == ""
 
@@ -121,7 +121,7 @@ class GateWakes(unittest.TestCase):
             gate.open()
             self.assertEqual(gate.get("/debug/pprof/cmdline", cert=self.pki.client()).status, 200)
             gate.close()
-            wait_for(lambda: sleeper.who()["asleep"] and not os.path.exists(self.folder.path("s.sock")), 1.5, "it to sleep")
+            wait_for(lambda: sleeper.who()["asleep"] and not os.path.exists(self.folder.path("s.sock")), 5, "it to sleep")
 
     def test_the_end_of_the_time_to_live(self):
         with Sleeper(self.targets) as sleeper, self.gate(sleeper) as gate:
@@ -203,6 +203,42 @@ class GateWakes(unittest.TestCase):
                     else:
                         wait_for(lambda g=gate: "no control socket" in g.log_text(), what="the log")
                         self.assertTrue(sleeper.who()["asleep"])
+
+    def test_rates_until_access_closes(self):
+        """Of a target that does not sleep: the lease is for the rates alone."""
+        with Sleeper(self.targets, POSTERN_ASLEEP="0", POSTERN_MUTEX_FRACTION="5") as sleeper, self.gate(sleeper, wake=False) as gate:
+            def rates():
+                return json.loads(run("curl", "-s", f"http://{sleeper.listen}/debug/pprof/rates").stdout)
+            before = {"heap": 524288, "mutex": 5, "block": 0}
+            self.assertEqual(gate.admin("POST", "/v1/targets/jobs/rates", {"heap": 0}).status, 409)
+            gate.open()
+            self.assertEqual(sleeper.who()["leases"], 0)
+            for body, now in (({"heap": "64KiB", "block": "1us"}, {"heap": 65536, "mutex": 5, "block": 1000}),
+                              ({"mutex": 1}, {"heap": 65536, "mutex": 1, "block": 1000})):
+                answer = gate.admin("POST", "/v1/targets/jobs/rates", body)
+                self.assertEqual((answer.status, answer.json()["state"]), (200, "open"), answer)
+                self.assertEqual(rates(), now)
+            self.assertEqual(sleeper.who()["leases"], 1)
+            gate.close()
+            wait_for(lambda: rates() == before, 5, "the rates from before")
+            record = gate.audit(event="leased", reason="rates")[0]
+            self.assertEqual((record["target"], record["params"], record["peer"]["uid"]), ("jobs", '{"heap":65536,"block":1000}', os.getuid()))
+
+    def test_rates_of_a_sleeper_come_with_its_waking(self):
+        with Sleeper(self.targets) as sleeper, self.gate(sleeper) as gate:
+            gate.open()
+            answer = gate.admin("POST", "/v1/targets/jobs/rates", {"heap": "1MiB"})
+            self.assertEqual(answer.status, 200, answer)
+            self.assertEqual(json.loads(run("curl", "-s", f"http://{sleeper.listen}/debug/pprof/rates").stdout)["heap"], 1 << 20)
+            gate.close()
+            sleeper.wait_asleep()
+
+    def test_targets_that_cannot(self):
+        with Sleeper(self.targets) as sleeper, self.gate(sleeper, name="nobody") as gate:
+            gate.open()
+            answer = gate.admin("POST", "/v1/targets/nobody/rates", {"heap": 0})
+            self.assertEqual((answer.status, answer.slug()), (501, "target-cannot"), answer)
+            self.assertTrue(sleeper.who()["asleep"])
 
     def test_impostors_do_not_stop_the_keeper(self):
         path = str(self.targets / "jobs.1.control")

@@ -62,13 +62,13 @@ class Wake(WakeTest):
             self.assertIn("python", answer.stdout)
             command.send_signal(signal.SIGINT)
             self.assertEqual(command.wait(10), 0)
-            wait_for(lambda: self.who(process.pid)["asleep"], 1, "it to sleep")
+            wait_for(lambda: self.who(process.pid)["asleep"], 5, "it to sleep")
 
     def test_killed(self):
         with self.sleeper() as process:
             with self.held(str(process.pid)):
                 self.assertFalse(self.who(process.pid)["asleep"])
-            wait_for(lambda: self.who(process.pid)["asleep"], 1, "it to sleep")
+            wait_for(lambda: self.who(process.pid)["asleep"], 5, "it to sleep")
 
     def test_command(self):
         with self.sleeper() as process:
@@ -78,7 +78,7 @@ class Wake(WakeTest):
             self.assertEqual(json.loads(done.stdout)["heap"], 0)
             self.assertEqual(self.wake("jobs", "--", "sh", "-c", "exit 7").returncode, 7)
             self.assertEqual(self.wake("jobs", "--", "/no/such/thing").returncode, 127)
-            wait_for(lambda: self.who(process.pid)["asleep"], 1, "it to sleep")
+            wait_for(lambda: self.who(process.pid)["asleep"], 5, "it to sleep")
 
     def test_the_process_ends(self):
         with self.sleeper() as process, self.held("jobs") as (command, _line):
@@ -88,8 +88,8 @@ class Wake(WakeTest):
 
     def test_errors_say_what_to_do(self):
         for arguments, status, words in (
-                ([], 2, "whom?"), (["jobs", "now"], 2, "after --"), (["jobs"], 1, "no 'jobs' announces itself in"),
-                (["--dir", "/nonexistent", "jobs"], 1, "/nonexistent"), (["--token-file", "/nonexistent", "jobs"], 1, "no 'jobs'")):
+                ([], 2, "whom?"), (["jobs", "now"], 2, "after --"), (["jobs"], 5, "no 'jobs' announces itself in"),
+                (["--dir", "/nonexistent", "jobs"], 5, "/nonexistent"), (["--token-file", "/nonexistent", "jobs"], 1, "no 'jobs'")):
             done = self.wake(*arguments)
             self.assertEqual(done.returncode, status, done.stderr)
             self.assertIn(words, done.stderr)
