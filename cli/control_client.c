@@ -103,9 +103,11 @@ static int read_answer(int fd, json_t **out, struct err *err)
 	buf_init(&in, HEAD_MAX + ANSWER_MAX);
 	if (receive(fd, &in, &head, err) == 0) {
 		body = (struct sv){ in.ptr + head.head_len, (size_t)head.content_length };
+		if (head.status == 200)
+			*out = json_loadb(body.ptr, body.len, 0, NULL);
 		if (head.status != 200)
 			(void)fail_refused(&head, body, err);
-		else if (!json_is_object(*out = json_loadb(body.ptr, body.len, 0, NULL)))
+		else if (!json_is_object(*out))
 			(void)err_set(err, ERR_PEER,
 				"what listens on the control socket is no sampler: its answer "
 				"is "

@@ -88,8 +88,8 @@ class Wake(WakeTest):
 
     def test_errors_say_what_to_do(self):
         for arguments, status, words in (
-                ([], 2, "whom?"), (["jobs", "now"], 2, "after --"), (["jobs"], 5, "no 'jobs' announces itself in"),
-                (["--dir", "/nonexistent", "jobs"], 5, "/nonexistent"), (["--token-file", "/nonexistent", "jobs"], 1, "no 'jobs'")):
+                ([], 2, "whom?"), (["jobs", "now"], 2, "after --"), (["jobs"], 1, "no 'jobs' announces itself in"),
+                (["--dir", "/nonexistent", "jobs"], 1, "/nonexistent"), (["--token-file", "/nonexistent", "jobs"], 1, "no 'jobs'")):
             done = self.wake(*arguments)
             self.assertEqual(done.returncode, status, done.stderr)
             self.assertIn(words, done.stderr)
