@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/sockdiag.h"
 #include "cli/cli.h"
+#include "cli/command.h"
 #include "http/query.h"
 
 #define CONNECTIONS_MAX 256
@@ -172,7 +173,7 @@ static int reap(struct proxy *proxy)
 		if (pid != proxy->command)
 			proxy->connections--;
 		else
-			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+			return command_status(status);
 	}
 	return -1;
 }
@@ -219,58 +220,6 @@ static int run_loop(struct proxy *proxy)
 	}
 }
 
-/* `text` with every "{url}" replaced; NULL without memory. To be freed by the caller. */
-static char *with_url(const char *text, const char *url)
-{
-	static const char mark[] = "{url}";
-	struct buf out;
-
-	buf_init(&out, (size_t)1 << 20);
-	for (const char *at; (at = strstr(text, mark)); text = at + sizeof(mark) - 1) {
-		buf_add(&out, text, (size_t)(at - text));
-		buf_add_cstr(&out, url);
-	}
-	buf_add_cstr(&out, text);
-	buf_add_byte(&out, '\0');
-	if (out.failed) {
-		buf_free(&out);
-		return NULL;
-	}
-	return out.ptr;
-}
-
-static bool has_url(char **argv)
-{
-	for (; *argv; argv++) {
-		if (strstr(*argv, "{url}"))
-			return true;
-	}
-	return false;
-}
-
-static int start_command(struct proxy *proxy, char **argv, const char *url)
-{
-	int rc;
-
-	for (char **arg = argv; *arg; arg++) {
-		*arg = with_url(*arg, url);
-		if (!*arg)
-			return cli_fail("out of memory");
-	}
-	proxy->command = fork();
-	if (proxy->command < 0) {
-		proxy->command = 0;
-		return cli_fail("cannot start another process");
-	}
-	if (proxy->command > 0)
-		return CLI_DONE;
-	(void)pthread_sigmask(SIG_SETMASK, &proxy->before, NULL);
-	(void)execvp(argv[0], argv);
-	rc = errno == ENOENT ? 127 : 126; /* as a shell would */
-	perror(argv[0]);
-	_exit(rc);
-}
-
 static int open_signals(struct proxy *proxy)
 {
 	sigset_t ours;
@@ -308,7 +257,7 @@ static int run(const struct settings *settings, const char *listen_at, char **co
 		goto out;
 	}
 	if (*command) {
-		status = start_command(&proxy, command, url);
+		status = command_start(command, url, &proxy.before, &proxy.command);
 		if (status != CLI_DONE)
 			goto out;
 	} else {
@@ -341,7 +290,7 @@ static int forward_main(int argc, char **argv)
 		else if (!settings_take(&settings, option, optarg))
 			return cli_usage(&forward_command, NULL);
 	}
-	if (argv[optind] && !has_url(argv + optind))
+	if (argv[optind] && !command_has_url(argv + optind))
 		return cli_usage(&forward_command,
 			"the command has no {url}: write it where the URL belongs");
 	if (settings_complete(&settings, &err))

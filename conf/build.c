@@ -418,6 +418,7 @@ static void build_target(struct reader *reader, struct raw_target *raw,
 	(void)snprintf(where, sizeof(where), "targets[%zu]", at);
 	target->name = raw->name ? raw->name : "";
 	target->is_default = raw->is_default;
+	target->wake = raw->wake;
 	if (raw->name && !is_target_name(raw->name))
 		complain(reader, line, where,
 			"\"%s\" cannot stand in a path: a name has letters, digits, '.', '_' "

@@ -63,6 +63,7 @@ struct conf_target {
 	struct sv token;        /* its contents, a final newline left out */
 	struct acl *acl;        /* NULL: the global one alone */
 	bool is_default;
+	bool wake; /* it sleeps until access opens (docs/sampler.md, "Asleep") */
 };
 
 struct conf_grant {

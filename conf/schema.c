@@ -173,7 +173,7 @@ static const struct setting targets[] = {
 	{ "uid", SETTING_TEXT, TARGET(uid), .or_number = true },
 	{ "token_file", SETTING_TEXT, TARGET(token_file) },
 	{ "allow", SETTING_TEXTS, TARGET(allow) },
-	{ .name = "wake", .type = SETTING_NOT_BUILT },
+	{ "wake", SETTING_BOOL, TARGET(wake), "false" },
 	{ "default", SETTING_BOOL, TARGET(is_default), "false" },
 	{ .name = NULL },
 };

@@ -63,7 +63,7 @@ struct raw_issuer {
 struct raw_target {
 	const char *name, *address, *socket, *uid, *token_file;
 	conf_list allow;
-	bool is_default;
+	bool is_default, wake;
 };
 
 struct raw {

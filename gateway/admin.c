@@ -109,7 +109,7 @@ static const char *status_text(unsigned status)
 		{ 405, "Method Not Allowed" }, { 408, "Request Timeout" }, { 409, "Conflict" },
 		{ 413, "Content Too Large" }, { 415, "Unsupported Media Type" },
 		{ 422, "Unprocessable Content" }, { 501, "Not Implemented" },
-		{ 503, "Service Unavailable" } };
+		{ 502, "Bad Gateway" }, { 503, "Service Unavailable" } };
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		if (texts[i].status == status)
@@ -188,9 +188,9 @@ static void refuse(
 	buf_free(&reply.body);
 }
 
-void admin_answer(void *later, int status, const char *detail)
+static void answer_later(
+	struct connection *connection, int status, const char *slug, const char *detail)
 {
-	struct connection *connection = later;
 	struct admin_reply reply;
 
 	connection->is_waiting = false;
@@ -202,13 +202,34 @@ void admin_answer(void *later, int status, const char *detail)
 	if (status == 200)
 		admin_put_status(connection->admin->keeper, &reply);
 	else
-		admin_refuse(&reply, (unsigned)status,
-			status == 409 ? "cannot-bind" : "unavailable", detail);
-	/* Its refusal is in the audit log as that of an opening, if it can be written at all. */
+		admin_refuse(&reply, (unsigned)status, slug, detail);
+	/* It is in the audit log as what was asked for, if that can be written at all. */
 	if (status == 503)
 		reply.slug = NULL;
 	send_reply(connection, &reply);
 	buf_free(&reply.body);
+}
+
+void admin_answer(void *later, int status, const char *detail)
+{
+	answer_later(later, status, status == 409 ? "cannot-bind" : "unavailable", detail);
+}
+
+void admin_answer_rates(void *later, int status, const char *detail)
+{
+	static const struct {
+		int status;
+		const char *slug;
+	} slugs[] = { { 404, "no-such-target" }, { 409, "access-closed" },
+		{ 501, "target-cannot" }, { 502, "target-refused" } };
+
+	const char *slug = "unavailable";
+
+	for (size_t i = 0; i < sizeof(slugs) / sizeof(slugs[0]); i++) {
+		if (slugs[i].status == status)
+			slug = slugs[i].slug;
+	}
+	answer_later(later, status, slug, detail);
 }
 
 static void serve(struct connection *connection, const struct http_request *head)

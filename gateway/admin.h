@@ -1,7 +1,8 @@
 /*
  * admin.h - the admin plane: HTTP and JSON on a unix socket, for those whose uid may.
  *
- * admin.c has the socket and its connections, admin_api.c what is asked and answered.
+ * admin.c has the socket and its connections, admin_api.c what is asked and answered, admin_rates.c of it what
+ * goes on to targets.
  */
 #ifndef GATEWAY_ADMIN_H
 #define GATEWAY_ADMIN_H
@@ -41,8 +42,13 @@ struct admin_reply {
 void admin_api(struct keeper *keeper, const struct admin_request *request,
 	struct admin_reply *reply, void *later);
 
-/* The answer to an opening. */
+/* POST /v1/targets/NAME/rates; the path is of that form. */
+void admin_rates(struct keeper *keeper, const struct admin_request *request,
+	struct admin_reply *reply, void *later);
+
+/* The answer to an opening, and to a change of rates. */
 void admin_answer(void *later, int status, const char *detail);
+void admin_answer_rates(void *later, int status, const char *detail);
 
 /* The parts of a reply that admin.c needs too. */
 void admin_refuse(

@@ -259,10 +259,31 @@ static const struct {
 	{ SV_INIT("/healthz"), HTTP_GET, get_health },
 	{ SV_INIT("/v1/access"), HTTP_POST, change_access },
 	{ SV_INIT("/v1/reload"), HTTP_POST, reload },
+	{ SV_INIT("/v1/targets/*/rates"), HTTP_POST, admin_rates },
 	{ SV_INIT("/v1/lease"), HTTP_POST, not_built },
 	{ SV_INIT("/v1/ban"), HTTP_POST, not_built },
 	{ SV_INIT("/v1/unban"), HTTP_POST, not_built },
 };
+
+/* "*" stands for one part of the path, which has at least one byte. */
+static bool is_at(struct sv path, struct sv route)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < route.len; i++) {
+		size_t begin = at;
+
+		if (route.ptr[i] != '*' && (at == path.len || path.ptr[at] != route.ptr[i]))
+			return false;
+		if (route.ptr[i] != '*')
+			at++;
+		while (route.ptr[i] == '*' && at < path.len && path.ptr[at] != '/')
+			at++;
+		if (at == begin)
+			return false;
+	}
+	return at == path.len;
+}
 
 /* "application/json", with or without parameters. */
 static bool is_json(struct sv content_type)
@@ -278,7 +299,7 @@ void admin_api(struct keeper *keeper, const struct admin_request *request,
 	const struct http_request *head = request->head;
 
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (!sv_is(head->path, routes[i].path))
+		if (!is_at(head->path, routes[i].path))
 			continue;
 		if (head->method != routes[i].method) {
 			reply->allow = routes[i].method == HTTP_GET ? "GET" : "POST";

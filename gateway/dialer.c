@@ -7,14 +7,21 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/sockdiag.h"
 
+#define AGAIN_MS 50
+
 struct dial {
+	struct event_base *base;
 	struct event *event;
 	dial_done done;
 	void *arg;
 	struct sockaddr_storage address;
+	socklen_t len;
 	int fd;
+	uint64_t until_ms;
+	bool is_waking; /* refused is not the last word */
 	bool has_uid;
 	uint32_t uid;
 };
@@ -67,16 +74,49 @@ static int check_uid(const struct dial *dial)
 	return uid == dial->uid ? 0 : EPERM;
 }
 
+static void attempt(struct dial *dial);
+
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct dial *dial = arg;
+
+	(void)fd;
+	(void)what;
+	event_free(dial->event);
+	dial->event = NULL;
+	attempt(dial);
+}
+
+/* Its sampler may be about to listen: not yet is not no, until the time is over. */
+static bool try_again(struct dial *dial, int error)
+{
+	const struct timeval soon = { .tv_usec = AGAIN_MS * 1000L };
+
+	if (!dial->is_waking || (error != ECONNREFUSED && error != ENOENT) ||
+		clock_boot_ms() + AGAIN_MS >= dial->until_ms)
+		return false;
+	if (dial->event)
+		event_free(dial->event);
+	if (dial->fd >= 0)
+		(void)close(dial->fd);
+	dial->fd = -1;
+	dial->event = event_new(dial->base, -1, 0, on_again, dial);
+	return dial->event && event_add(dial->event, &soon) == 0;
+}
+
 static void finish(struct dial *dial, int error)
 {
 	dial_done done = dial->done;
 	void *arg = dial->arg;
-	int fd = dial->fd;
+	int fd;
 
-	if (dial->event)
-		event_free(dial->event);
 	if (error == 0)
 		error = check_uid(dial);
+	if (error && try_again(dial, error))
+		return;
+	if (dial->event)
+		event_free(dial->event);
+	fd = dial->fd;
 	free(dial);
 	if (error && fd >= 0) {
 		(void)close(fd);
@@ -97,30 +137,21 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	finish(arg, error);
 }
 
-void dial_start(struct event_base *base, const struct conf_target *target, uint64_t timeout_ms,
-	dial_done done, void *arg)
+static void attempt(struct dial *dial)
 {
-	const struct timeval timeout = { .tv_sec = (time_t)(timeout_ms / 1000),
-		.tv_usec = (suseconds_t)(timeout_ms % 1000 * 1000) };
-	struct dial *dial = calloc(1, sizeof(*dial));
-	socklen_t len;
+	uint64_t now_ms = clock_boot_ms();
+	uint64_t left_ms = dial->until_ms > now_ms ? dial->until_ms - now_ms : 1;
+	const struct timeval timeout = { .tv_sec = (time_t)(left_ms / 1000),
+		.tv_usec = (suseconds_t)(left_ms % 1000 * 1000) };
 
-	if (!dial) {
-		done(arg, -1, ENOMEM);
-		return;
-	}
-	*dial = (struct dial){
-		.done = done, .arg = arg, .has_uid = target->has_uid, .uid = target->uid
-	};
-	len = make_address(target, &dial->address);
-	dial->fd = len ? socket(dial->address.ss_family,
-				 SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-		       : -1;
+	dial->fd = dial->len ? socket(dial->address.ss_family,
+				       SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+			     : -1;
 	if (dial->fd < 0) {
-		finish(dial, len ? errno : ENAMETOOLONG);
+		finish(dial, dial->len ? errno : ENAMETOOLONG);
 		return;
 	}
-	if (connect(dial->fd, (struct sockaddr *)&dial->address, len) == 0) {
+	if (connect(dial->fd, (struct sockaddr *)&dial->address, dial->len) == 0) {
 		finish(dial, 0);
 		return;
 	}
@@ -129,9 +160,30 @@ void dial_start(struct event_base *base, const struct conf_target *target, uint6
 		finish(dial, errno == EAGAIN ? ETIMEDOUT : errno);
 		return;
 	}
-	dial->event = event_new(base, dial->fd, EV_WRITE, on_writable, dial);
+	dial->event = event_new(dial->base, dial->fd, EV_WRITE, on_writable, dial);
 	if (!dial->event || event_add(dial->event, &timeout))
 		finish(dial, ENOMEM);
+}
+
+void dial_start(struct event_base *base, const struct conf_target *target, uint64_t timeout_ms,
+	dial_done done, void *arg)
+{
+	struct dial *dial = calloc(1, sizeof(*dial));
+
+	if (!dial) {
+		done(arg, -1, ENOMEM);
+		return;
+	}
+	*dial = (struct dial){ .base = base,
+		.done = done,
+		.arg = arg,
+		.fd = -1,
+		.until_ms = clock_boot_ms() + timeout_ms,
+		.is_waking = target->wake,
+		.has_uid = target->has_uid,
+		.uid = target->uid };
+	dial->len = make_address(target, &dial->address);
+	attempt(dial);
 }
 
 bool dial_is_up(const struct conf_target *target)

@@ -12,7 +12,7 @@
  * ETIMEDOUT, EPERM when another user than targets[].uid serves there, and others. */
 typedef void (*dial_done)(void *arg, int fd, int error);
 
-/* Connect within `timeout_ms`. `done` is called once, maybe at once. Keeps nothing of `target`. */
+/* Connect within `timeout_ms`; one that is woken is tried again until then. `done` is called once, maybe at once. Keeps nothing of `target`. */
 void dial_start(struct event_base *base, const struct conf_target *target, uint64_t timeout_ms,
 	dial_done done, void *arg);
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "gateway/admin.h"
 #include "gateway/log.h"
+#include "gateway/wakers.h"
 
 #define STOP_WAIT_MS 5000 /* for the last records, once nothing else runs */
 
@@ -173,8 +174,10 @@ void keeper_close(struct keeper *keeper, const struct actor *actor, enum audit_e
 void keeper_settle(struct keeper *keeper)
 {
 	const struct timeval turn = { .tv_usec = KEEPER_TICK_MS * 1000L };
-	bool is_idle = !keeper->is_open && !keeper->workers && keeper->openings == 0;
+	bool is_idle;
 
+	wakers_settle(keeper);
+	is_idle = !keeper->is_open && !keeper->workers && keeper->openings == 0;
 	if (is_idle && keeper->is_stopping && !keeper->has_stop_record) {
 		struct audit_record record = { .event = AUDIT_STOPPED };
 
@@ -435,6 +438,7 @@ static void fini(struct keeper *keeper)
 		keeper->workers = child->next;
 		child_free(child);
 	}
+	wakers_free(keeper);
 	admin_free(keeper->admin);
 	free_event(keeper->signals);
 	free_event(keeper->expiry);

@@ -4,7 +4,7 @@
  * keeper.c: start, signals, opening, closing, stopping.  keeper_conf.c: load and reload.
  * keeper_audit.c: its own records, and the scribe.  keeper_files.c: the audit file and the head of its
  * chain.  keeper_workers.c: workers from birth to burial.  listeners.c: sockets.  admin.c: the admin
- * socket.
+ * socket.  wakers.c: leases on targets.
  *
  * There are two states, open and closed; what still drains after a close or a reload is a property
  * of the children, not of the keeper.  settle() is called after every event, and lets go whatever is
@@ -39,6 +39,7 @@ struct actor {
 
 struct keeper;
 struct pending_record;
+struct waker;
 
 /* The record is on disk (ok), or will not be. */
 typedef void (*record_done)(struct keeper *keeper, void *arg, bool ok);
@@ -96,6 +97,9 @@ struct keeper {
 	unsigned scribe_asked_ticks; /* turns of the clock since it was asked; 0: it was not */
 	uint64_t checkpoint_seq, checkpoint_ms;
 	uint64_t scribe_born_ms, scribe_respawn_ms, scribe_backoff_ms;
+
+	struct waker *wakers; /* wakers.h */
+	bool has_wakers;
 
 	struct admin *admin;
 	uint64_t opened_total, worker_deaths_total, scribe_deaths_total;

@@ -7,6 +7,7 @@
 #include "gateway/keeper.h"
 #include "gateway/log.h"
 #include "gateway/memfile.h"
+#include "gateway/wakers.h"
 
 #define CONF_TEXT_MAX ((size_t)4 << 20)
 #define PACKED_MAX    ((size_t)64 << 20)
@@ -104,6 +105,7 @@ static void adopt(
 	struct keeper *keeper, struct conf *conf, struct conf_files *files, int conf_fd)
 {
 	warn_restart(keeper->conf, conf);
+	wakers_new_conf(keeper, conf);
 	conf_free(keeper->conf);
 	conf_files_free(keeper->files);
 	(void)close(keeper->conf_fd);

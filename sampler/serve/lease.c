@@ -11,9 +11,9 @@ static void settle(void)
 		uint64_t value = RATE_NOT_SET, turn = 0;
 
 		for (const struct lease *at = held; at; at = at->next) {
-			if (at->rates.is_set[rate] && at->turn > turn) {
+			if (at->rates.is_set[rate] && at->turns[rate] > turn) {
 				value = at->rates.values[rate];
-				turn = at->turn;
+				turn = at->turns[rate];
 			}
 		}
 		rate_lease(rate, value);
@@ -43,12 +43,13 @@ void lease_end(struct lease *lease)
 
 void lease_rates(struct lease *lease, const struct rates *rates)
 {
-	lease->turn = ++last_turn;
+	last_turn++;
 	for (size_t i = 0; i < RATES_LEN; i++) {
 		if (!rates->is_set[i])
 			continue;
 		lease->rates.is_set[i] = true;
 		lease->rates.values[i] = rates->values[i];
+		lease->turns[i] = last_turn;
 	}
 	settle();
 }

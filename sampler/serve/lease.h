@@ -16,9 +16,9 @@
 
 struct lease { /* zeroed: none */
 	bool is_held;
-	uint64_t turn; /* of its rates; 0: it has asked for none */
 	struct rates rates;
-	struct lease *next; /* of those that are held */
+	uint64_t turns[RATES_LEN]; /* when it asked for each */
+	struct lease *next;        /* of those that are held */
 };
 
 /* Taking a lease that is held already is fine. */

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/announce.h"
 #include "base/buf.h"
 #include "base/sockdiag.h"
 #include "http/query.h"
@@ -93,18 +94,6 @@ static int check_folder(const char *path, struct err *err)
 	return rc;
 }
 
-void place_name(const struct settings *settings, struct buf *out)
-{
-	for (const char *at = settings->name; *at; at++) {
-		char byte = *at;
-		bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-			     (byte >= '0' && byte <= '9') || byte == '.' || byte == '_' ||
-			     byte == '-';
-
-		buf_add_byte(out, plain ? byte : '_');
-	}
-}
-
 int place_own(
 	const struct settings *settings, const char *ending, struct place *out, struct err *err)
 {
@@ -117,7 +106,7 @@ int place_own(
 	buf_add_cstr(&path, "unix:");
 	buf_add_cstr(&path, settings->runtime_dir);
 	buf_add_byte(&path, '/');
-	place_name(settings, &path);
+	announce_write(sv_from_cstr(settings->name), &path);
 	buf_add_byte(&path, '.');
 	buf_add_u64(&path, (uint64_t)getpid());
 	buf_add_cstr(&path, ending);

@@ -6,7 +6,6 @@
 
 #include <sys/socket.h>
 
-#include "base/buf.h"
 #include "sampler/settings.h"
 
 struct place {
@@ -18,15 +17,12 @@ struct place {
 int place_parse(const char *text, struct place *out, struct err *err);
 
 /*
- * A unix socket of this process's own in the runtime folder: NAME.PID and `ending`, where bytes of the name
- * other than letters, digits, '.', '_' and '-' are '_'.  The folder must be ours or root's, no symbolic
+ * A unix socket of this process's own in the runtime folder: NAME.PID and `ending`, the name
+ * written as announce.h has it.  The folder must be ours or root's, no symbolic
  * link, and not one in which others can take away what is ours.
  */
 int place_own(const struct settings *settings, const char *ending, struct place *out,
 	struct err *err);
-
-/* The beginning of that file's name, up to the '.' before the process's number. */
-void place_name(const struct settings *settings, struct buf *out);
 
 /* The path of a unix socket; NULL of any other. Lives as long as `place`. */
 const char *place_path(const struct place *place);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/announce.h"
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
 #include "sampler/collect/flight.h"
@@ -71,14 +72,15 @@ static int open_control(struct power *power, struct err *err)
 {
 	struct server *server = power->server;
 
-	if (place_own(server->settings, ".control", &power->control_place, err))
+	const char *ending = server->parent ? ANNOUNCE_FORK ANNOUNCE_ENDING : ANNOUNCE_ENDING;
+
+	if (place_own(server->settings, ending, &power->control_place, err))
 		return -1;
 	sweep_stale(server->settings);
 	power->control = listener_open(&power->control_place, server->settings, err);
 	if (power->control < 0)
 		return -1;
-	(void)sv_to_cstr(sv_from_cstr(place_path(&power->control_place)), server->control,
-		sizeof(server->control));
+	place_format(&power->control_place, server->control, sizeof(server->control));
 	atomic_store(&server->has_control, true);
 	return 0;
 }

@@ -207,17 +207,13 @@ void server_run(struct server *server)
 
 void server_wake(const struct server *server)
 {
-	char control[sizeof(server->control) + 8] = "unix:";
-	const char *address = server->address;
+	/* The one stays where it is; the other comes and goes with the leases. */
+	const char *address =
+		atomic_load(&server->has_control) ? server->control : server->address;
 	struct place place;
 	struct err err;
 	int probe;
 
-	/* It stays where it is; the address comes and goes with the leases. */
-	if (atomic_load(&server->has_control)) {
-		memcpy(control + 5, server->control, sizeof(server->control));
-		address = control;
-	}
 	if (place_parse(address, &place, &err))
 		return;
 	probe = socket(place.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -28,7 +28,7 @@ struct server {
 	_Atomic enum server_state state;
 	_Atomic bool stop;
 	_Atomic bool has_control;
-	char control[112]; /* then: the path of the control socket */
+	char control[120]; /* then: where the control socket is, "unix:/run/…" */
 	char address
 		[160]; /* where it listens, once it does: "127.0.0.1:6060", "unix:/run/…"; "" asleep */
 	struct err err;

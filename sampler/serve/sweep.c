@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "sampler/serve/listener.h"
+#include "base/announce.h"
+#include "base/buf.h"
 
 #define FILES_MAX   4096
 #define YOUNG_S     2 /* a socket is bound a moment before it is listened on */
@@ -23,22 +24,6 @@ struct entry {
 	uint8_t type;
 	char name[];
 };
-
-uint32_t sweep_pid(struct sv file, struct sv name)
-{
-	static const struct sv ending = SV_INIT(".control");
-	uint64_t pid;
-
-	if (!sv_starts_with(file, name) || file.len <= name.len + 1 + ending.len ||
-		file.ptr[name.len] != '.')
-		return 0;
-	file.len -= ending.len;
-	if (!sv_is((struct sv){ file.ptr + file.len, ending.len }, ending) ||
-		!sv_to_u64((struct sv){ file.ptr + name.len + 1, file.len - name.len - 1 },
-			INT32_MAX, &pid))
-		return 0;
-	return (uint32_t)pid;
-}
 
 /* Refused: nobody listens there. Not asked of anything but a socket of our own user. */
 static bool is_left(int folder, const struct settings *settings, const char *file)
@@ -82,11 +67,13 @@ static bool is_gone(uint32_t pid)
 	return stat("/proc/self", &status) == 0 && stat(path, &status) && errno == ENOENT;
 }
 
-static void take(int folder, const struct settings *settings, struct sv name, const char *file)
+static void take(int folder, const struct settings *settings, const char *file)
 {
-	uint32_t pid = sweep_pid(sv_from_cstr(file), name);
+	struct announced found;
 
-	if (pid != 0 && is_gone(pid) && is_left(folder, settings, file))
+	if (announce_parse(sv_from_cstr(file), &found) &&
+		announce_is_name(found.name, sv_from_cstr(settings->name)) &&
+		is_gone(found.pid) && is_left(folder, settings, file))
 		(void)unlinkat(folder, file, 0);
 }
 
@@ -94,21 +81,17 @@ void sweep_stale(const struct settings *settings)
 {
 	int folder = open(settings->runtime_dir,
 		O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	char bytes[FOLDER_SIZE], name_mem[sizeof(settings->name)];
+	char bytes[FOLDER_SIZE];
 	size_t files = 0;
-	struct buf name;
 	long got;
 
-	buf_init_fixed(&name, name_mem, sizeof(name_mem));
-	place_name(settings, &name);
 	while (folder >= 0 && files < FILES_MAX &&
 		(got = syscall(SYS_getdents64, folder, bytes, sizeof(bytes))) > 0) {
 		for (long at = 0; at < got; files++) {
 			uint16_t len;
 
 			memcpy(&len, bytes + at + offsetof(struct entry, len), sizeof(len));
-			take(folder, settings, buf_sv(&name),
-				bytes + at + offsetof(struct entry, name));
+			take(folder, settings, bytes + at + offsetof(struct entry, name));
 			at += len;
 		}
 	}

@@ -13,7 +13,4 @@
  * is there, of another user or of another name. */
 void sweep_stale(const struct settings *settings);
 
-/* The process's number in "NAME.123.control"; 0: not a name of that form. */
-uint32_t sweep_pid(struct sv file, struct sv name);
-
 #endif

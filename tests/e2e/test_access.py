@@ -174,6 +174,10 @@ class AdminPlane(unittest.TestCase):
         ("POST", "/v1/access", {"state": "open", "reason": "x", "ttl": 900}, 400),
         ("POST", "/v1/access", {"state": "open", "reason": "x", "ttl": "5h"}, 400),
         ("POST", "/v1/access", {"state": "open", "reason": "x" * 70000}, 413),
+        ("GET", "/v1/targets/none/rates", None, 405), ("POST", "/v1/targets//rates", {}, 404),
+        ("POST", "/v1/targets/none/rates/", {}, 404), ("POST", "/v1/targets/a/b/rates", {}, 404),
+        ("POST", "/v1/targets/other/rates", {"heap": 0}, 404), ("POST", "/v1/targets/none/rates", {}, 400),
+        ("POST", "/v1/targets/none/rates", {"heap": "1KiB"}, 400), ("POST", "/v1/targets/none/rates", {"heap": 0}, 409),
         ("POST", "/v1/ban", {"address": "192.0.2.1"}, 501), ("POST", "/v1/lease", {}, 501),
     ]
 

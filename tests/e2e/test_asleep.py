@@ -63,7 +63,8 @@ class AsleepTest(unittest.TestCase):
         return pathlib.Path(self.folder.path("stderr")).read_text()
 
     def control(self, pid, name="jobs"):
-        return self.folder.path(f"{name}.{pid}.control")
+        forked = self.folder.path(f"{name}.{pid}.fork.control")
+        return forked if os.path.exists(forked) else self.folder.path(f"{name}.{pid}.control")
 
     def wait_control(self, pid):
         """Bound is not listened on yet."""
@@ -102,7 +103,7 @@ class AsleepTest(unittest.TestCase):
             return False
         return False
 
-    def assert_asleep(self, process, seconds=1):
+    def assert_asleep(self, process, seconds=5):
         wait_for(lambda: len(sockets(process.pid)) == 1, seconds, "one socket alone")
         self.assertEqual(listening_ports(process.pid), set())
         self.assertEqual(timers(process.pid), "")
@@ -138,7 +139,7 @@ class Asleep(AsleepTest):
                     self.assertEqual(self.get(address, "/debug/pprof/profile?seconds=1")[0], 200)
                     self.assertEqual(json.loads(self.get(address, "/debug/pprof/rates")[1])["heap"], 524288)
                     wait_for(lambda a=address: b" @ 0x" in self.get(a, "/debug/pprof/heap?debug=1")[1], what="heap samples")
-                wait_for(lambda a=address: self.is_refused(a), 1, "the port to be free")
+                wait_for(lambda a=address: self.is_refused(a), 5, "the port to be free")
                 self.assert_asleep(process)
 
     def test_several_wakers_count_and_the_last_one_ends_it(self):
@@ -146,7 +147,7 @@ class Asleep(AsleepTest):
             with self.lease(process.pid) as (_second, same):
                 self.assertEqual(address, same)
                 self.assertEqual(self.who(process.pid)["leases"], 2)
-            wait_for(lambda: self.who(process.pid)["leases"] == 1, 1, "one lease")
+            wait_for(lambda: self.who(process.pid)["leases"] == 1, 5, "one lease")
             self.assertEqual(self.get(address, "/debug/pprof/cmdline")[0], 200)
 
     def test_a_capture_is_cut_when_the_lease_ends(self):
@@ -180,7 +181,7 @@ class Asleep(AsleepTest):
             with self.lease(process.pid) as (_connection, address):
                 self.assertEqual(address, f"unix:{path}")
                 self.assertTrue(os.path.exists(path))
-            wait_for(lambda: not os.path.exists(path), 1, "the socket to be gone")
+            wait_for(lambda: not os.path.exists(path), 5, "the socket to be gone")
 
     def test_a_taken_address_is_told_to_the_waker(self):
         with socket.socket() as taken:
@@ -199,7 +200,7 @@ class Asleep(AsleepTest):
                 self.wait_control(child)
                 who = self.who(child)
                 self.assertEqual((who["asleep"], who["leases"], who["parent"]), (True, 0, process.pid))
-                wait_for(lambda: len(sockets(child)) == 1, 1, "one socket alone")
+                wait_for(lambda: len(sockets(child)) == 1, 5, "one socket alone")
                 with self.lease(child) as (_other, its):
                     self.assertNotEqual(its, address)
                     self.assertEqual(self.get(its, "/debug/pprof/cmdline")[0], 200)
@@ -269,8 +270,8 @@ class Rates(AsleepTest):
                 with self.lease(process.pid) as (second, _address):
                     status, body = ask(second, "POST", "/debug/pprof/rates", '{"heap":0,"mutex":1}')
                     self.assertEqual((status, json.loads(body)), (200, {"heap": 0, "mutex": 1, "block": 1000}))
-                wait_for(lambda: now() == {"heap": 1 << 20, "mutex": 7, "block": 1000}, 1, "the first one's rates")
-            wait_for(lambda: now() == before, 1, "the rates from before")
+                wait_for(lambda: now() == {"heap": 1 << 20, "mutex": 7, "block": 1000}, 5, "the first one's rates")
+            wait_for(lambda: now() == before, 5, "the rates from before")
 
     def test_nobody_else_changes_them(self):
         with self.program(POSTERN_ASLEEP="0") as process:
@@ -336,7 +337,7 @@ class WhoMayWake(AsleepTest):
                 # Without leave it cannot connect; with leave for another it may lose the reason when it is cut.
                 told = ["200"] if may else ["403", "000"] if allowed else ["000"]
                 self.assertIn(run(*curl, self.control(process.pid), *wake).stdout, told)
-                wait_for(lambda p=process: self.who(p.pid)["asleep"], 1, "it to sleep")
+                wait_for(lambda p=process: self.who(p.pid)["asleep"], 5, "it to sleep")
                 with self.lease(process.pid):
                     self.assertIn(run(*curl, path, "http://localhost/debug/pprof/cmdline").stdout, told)
 

@@ -132,6 +132,59 @@ static void test_wish(void **state)
 	assert_non_null(wish_parse(buf_sv(&out), &wish));
 }
 
+static void test_wish_for_rates(void **state)
+{
+	static const struct {
+		const char *text, *out; /* NULL: refused */
+	} rows[] = {
+		{ "{\"heap\":\"512KiB\",\"mutex\":1,\"block\":\"1us\"}",
+			"{\"heap\":524288,\"mutex\":1,\"block\":1000}" },
+		{ "{\"block\":\"2ms\",\"heap\":\"1MiB\"}",
+			"{\"heap\":1048576,\"block\":2000000}" },
+		{ "{\"heap\":0}", "{\"heap\":0}" },
+		{ "{\"heap\":\"0B\",\"block\":\"0ns\"}", "{\"heap\":0,\"block\":0}" },
+		{ "{\"heap\":65536}", "{\"heap\":65536}" },
+		{ "{\"mutex\":100}", "{\"mutex\":100}" },
+		{ "{\"heap\":65535}", NULL },
+		{ "{\"heap\":\"63KiB\"}", NULL },
+		{ "{\"heap\":-1}", NULL },
+		{ "{\"heap\":65536.0}", NULL },
+		{ "{\"heap\":null}", NULL },
+		{ "{\"heap\":true}", NULL },
+		{ "{\"heap\":\"\"}", NULL },
+		{ "{\"heap\":\"512\"}", NULL },
+		{ "{\"heap\":\"512KB\"}", NULL },
+		{ "{\"heap\":\"4294967295GiB\"}", NULL },
+		{ "{\"heap\":9223372036854775807}", NULL },
+		{ "{\"mutex\":\"1\"}", NULL },
+		{ "{\"mutex\":-1}", NULL },
+		{ "{\"block\":999}", NULL },
+		{ "{\"block\":\"999ns\"}", NULL },
+		{ "{\"block\":\"1m\"}", NULL },
+		{ "{\"heap\":65536,\"heap\":65536}", NULL },
+		{ "{\"heap\":65536,\"cpu\":1}", NULL },
+		{ "{}", NULL },
+		{ "[]", NULL },
+		{ "1", NULL },
+		{ "", NULL },
+		{ "{\"heap\":65536", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		char mem[256];
+		struct buf out;
+		const char *wrong;
+
+		buf_init_fixed(&out, mem, sizeof(mem));
+		wrong = wish_rates(sv_from_cstr(rows[i].text), &out);
+		print_message("  %s\n", rows[i].text);
+		assert_int_equal(wrong == NULL, rows[i].out != NULL);
+		if (rows[i].out)
+			assert_true(sv_is(buf_sv(&out), sv_from_cstr(rows[i].out)));
+	}
+}
+
 static void test_memfile(void **state)
 {
 	struct sv bytes;
@@ -156,6 +209,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_window_edges),
 		cmocka_unit_test(test_wish),
+		cmocka_unit_test(test_wish_for_rates),
 		cmocka_unit_test(test_memfile),
 	};
 
