@@ -113,9 +113,11 @@ class Locks(unittest.TestCase):
         lost = self.sum(block, "wait_many")[1]
         charged = self.sum(mutex, "hold_many")[1] + self.sum(mutex, "wait_many")[1]
         print(f"many: lost {lost / 1e6:.2f} ms, charged {charged / 1e6:.2f} ms")
-        # Between release and wake-up nobody holds it.
+        # Between release and wake-up nobody holds it; but in each round the first of the three has it for 0.3 ms while
+        # two wait, and the second while one does.
         self.assertLessEqual(charged, lost * 1.001)
-        self.assertGreater(charged, lost - 0.02 * lost - 200e3 * truths["many"].events)
+        rounds = truths["many"].events / 3
+        self.assertGreater(charged, 0.98 * truths["many"].charged + 0.95 * 3 * 300e3 * rounds)
 
     def test_samples_are_unbiased(self):
         errors = []
