@@ -90,9 +90,9 @@ class RealWork(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="pt.")))
         self.sockets = self.folder / "s"
-        self.sockets.mkdir(mode=0o777)
+        self.sockets.mkdir()
         os.chmod(self.folder, 0o755)
-        os.chmod(self.sockets, 0o777)
+        os.chmod(self.sockets, 0o1777)  # PostgreSQL runs as somebody else
 
     def under(self, children="fork"):
         """(words before a command, environment)"""
@@ -131,7 +131,7 @@ class RealWork(unittest.TestCase):
     def test_gcc_builds_a_part_of_this_project(self):
         """Each file by itself, then all of them at once at link time, which takes seconds; and a file with an error."""
         sources = [source for module in ("base", "http", "acl", "sampler/*") for source in sorted(ROOT.glob(f"{module}/*.c"))
-                   if source.stem not in ("real_static", "endpoint_metrics")]  # which need what cmake generates
+                   if source.stem != "real_static"]  # which needs what cmake generates
         self.assertGreater(len(sources), 50)
 
         def build(words, env):
@@ -145,7 +145,7 @@ class RealWork(unittest.TestCase):
                 return done.returncode, done.stdout, NOISE.sub(b"", done.stderr)
 
             def compile_one(source):
-                return gcc("-std=gnu11", "-O2", "-g", "-flto", "-frandom-seed=1", "-I", ROOT, "-D_GNU_SOURCE", "-c", "-o",
+                return gcc("-std=gnu11", "-O2", "-g", "-flto", "-frandom-seed=1", "-I", ROOT, "-D_GNU_SOURCE", '-DPOSTERN_VERSION="0"', "-c", "-o",
                            f"{source.parent.name}-{source.stem}.o", source)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
                 said = list(pool.map(compile_one, sources))
