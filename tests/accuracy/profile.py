@@ -35,13 +35,15 @@ def numbers(data):
 
 
 class Profile:
-    """samples: [(function names, leaf first; values)]; stacks: the same with the first value only; comments: [text]."""
+    """samples: [(function names, leaf first; values)]; labels: [{key: text}] of each; stacks: as samples with the first
+    value only; comments: [text]."""
 
     def __init__(self, gzipped):
-        samples, strings, comments, functions, locations = [], [], [], {}, {}
+        samples, labels, strings, comments, functions, locations = [], [], [], [], {}, {}
         for number, value in fields(gzip.decompress(gzipped)):
             if number == 2:
                 samples.append(dict(fields(value)))
+                labels.append([dict(fields(v)) for n, v in fields(value) if n == 3])
             elif number == 4:
                 line = [dict(fields(v)) for n, v in fields(value) if n == 4]
                 locations[dict(fields(value))[1]] = line[-1][1]
@@ -55,6 +57,7 @@ class Profile:
         self.comments = [strings[c] for c in comments]
         self.samples = [([strings[functions[locations[i]]] for i in numbers(s[1])],
                          [value - (value >> 63 << 64) for value in numbers(s[2])]) for s in samples]
+        self.labels = [{strings[label[1]]: strings[label[2]] for label in row if 2 in label} for row in labels]
         self.stacks = [(names, values[0]) for names, values in self.samples]
 
     def total(self):

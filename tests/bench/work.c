@@ -5,9 +5,15 @@
  *   truth  four functions with the same loop that use 50, 30, 15 and 5 % of the time, 12 frames
  *          deep: what a profile must say
  *   syscall  read() of /dev/zero, 4 KiB a time: a program that lives in the kernel
+ *   small, large  malloc() and free() of 16 to 527 bytes (100 on average), or to 64 KiB (5 KB), 24 frames deep;
+ *          a unit is a pair
+ *   lock   a mutex that nobody else wants; a unit is a pair
+ *
+ * With 0 threads the first one works: a program that never had another.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -141,6 +148,56 @@ NOINLINE static void syscall_unit(struct worker *worker)
 		worker->sink += (uint64_t)read(file, bytes, sizeof(bytes));
 }
 
+#define SLOTS 2048
+#define BATCH 256
+
+NOINLINE static void *allocate(int depth, size_t size) /* NOLINT(misc-no-recursion) */
+{
+	char *object = depth > 0 ? allocate(depth - 1, size) : malloc(size);
+
+	if (depth == 0 && object)
+		object[0] = object[size - 1] = 1;
+	__asm__ volatile("" : "+r"(object)); /* a frame that is not a tail call */
+	return object;
+}
+
+static void allocate_batch(struct worker *worker, unsigned shifts)
+{
+	static _Thread_local void *slots[SLOTS];
+
+	for (int i = 0; i < BATCH; i++) {
+		uint64_t random = next_random(worker);
+		size_t slot = random % SLOTS,
+		       mask = ((size_t)16 << (random >> 20) % shifts) - 1;
+
+		free(slots[slot]);
+		slots[slot] = allocate(24, 16 + ((random >> 32) & mask));
+	}
+	worker->units += BATCH - 1;
+}
+
+NOINLINE static void small_unit(struct worker *worker)
+{
+	allocate_batch(worker, 6);
+}
+
+NOINLINE static void large_unit(struct worker *worker)
+{
+	allocate_batch(worker, 13);
+}
+
+NOINLINE static void lock_unit(struct worker *worker)
+{
+	static _Thread_local pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+	for (int i = 0; i < BATCH; i++) {
+		(void)pthread_mutex_lock(&mutex);
+		__asm__ volatile("" ::: "memory");
+		(void)pthread_mutex_unlock(&mutex);
+	}
+	worker->units += BATCH - 1;
+}
+
 NOINLINE static void thread_root(struct worker *worker)
 {
 	while (!stop) {
@@ -156,44 +213,91 @@ static void *enter(void *worker)
 	return NULL;
 }
 
+static const struct {
+	const char *name;
+	void (*unit)(struct worker *);
+} modes[] = {
+	{ "cpu", cpu_unit },
+	{ "truth", truth_unit },
+	{ "syscall", syscall_unit },
+	{ "small", small_unit },
+	{ "large", large_unit },
+	{ "lock", lock_unit },
+};
+
 static void (*unit_of(const char *mode))(struct worker *)
 {
-	if (strcmp(mode, "cpu") == 0)
-		return cpu_unit;
-	if (strcmp(mode, "truth") == 0)
-		return truth_unit;
-	return strcmp(mode, "syscall") == 0 ? syscall_unit : NULL;
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		if (strcmp(mode, modes[i].name) == 0)
+			return modes[i].unit;
+	}
+	return NULL;
+}
+
+static void stop_at_alarm(int number)
+{
+	(void)number;
+	stop = true;
+}
+
+/* In the first thread, and no other is made. */
+static void work_alone(struct worker *worker, double seconds)
+{
+	struct itimerval timer = {
+		.it_value = { (time_t)seconds,
+			(suseconds_t)((seconds - (double)(time_t)seconds) * 1e6) }
+	};
+
+	(void)signal(SIGALRM, stop_at_alarm);
+	(void)setitimer(ITIMER_REAL, &timer, NULL);
+	thread_root(worker);
+}
+
+static int work_in_threads(struct worker *workers, size_t threads, double seconds)
+{
+	double began = cpu_seconds(CLOCK_MONOTONIC);
+
+	for (size_t i = 0; i < threads; i++) {
+		if (pthread_create(&workers[i].thread, NULL, enter, &workers[i]))
+			return -1;
+	}
+	while (cpu_seconds(CLOCK_MONOTONIC) - began < seconds)
+		(void)usleep(10000);
+	stop = true;
+	for (size_t i = 0; i < threads; i++)
+		(void)pthread_join(workers[i].thread, NULL);
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	size_t threads = argc == 4 ? strtoul(argv[2], NULL, 10) : 0;
+	size_t threads = argc == 4 ? strtoul(argv[2], NULL, 10) : 0,
+	       len = threads ? threads : 1;
 	double seconds = argc == 4 ? strtod(argv[3], NULL) : 0, wall, part[4] = { 0 };
 	void (*unit)(struct worker *) = argc == 4 ? unit_of(argv[1]) : NULL;
 	struct worker *workers;
 	struct rusage usage;
 	uint64_t units = 0;
 
-	if (!unit || threads == 0 || seconds <= 0) {
-		(void)fprintf(stderr, "usage: work cpu|truth|syscall THREADS SECONDS\n");
+	if (!unit || seconds <= 0) {
+		(void)fprintf(stderr,
+			"usage: work cpu|truth|syscall|small|large|lock THREADS SECONDS\n");
 		return 2;
 	}
-	workers = aligned_alloc(128, threads * sizeof(*workers));
+	workers = aligned_alloc(128, len * sizeof(*workers));
 	if (!workers)
 		return 1;
-	memset(workers, 0, threads * sizeof(*workers));
+	memset(workers, 0, len * sizeof(*workers));
 	wall = cpu_seconds(CLOCK_MONOTONIC);
-	for (size_t i = 0; i < threads; i++) {
+	for (size_t i = 0; i < len; i++) {
 		workers[i].unit = unit;
 		workers[i].random = 88172645463325252U + i * 7919;
-		if (pthread_create(&workers[i].thread, NULL, enter, &workers[i]))
-			return 1;
 	}
-	while (cpu_seconds(CLOCK_MONOTONIC) - wall < seconds)
-		(void)usleep(10000);
-	stop = true;
-	for (size_t i = 0; i < threads; i++) {
-		(void)pthread_join(workers[i].thread, NULL);
+	if (threads == 0)
+		work_alone(workers, seconds);
+	else if (work_in_threads(workers, threads, seconds))
+		return 1;
+	for (size_t i = 0; i < len; i++) {
 		units += workers[i].units;
 		for (int k = 0; k < 4; k++)
 			part[k] += workers[i].part[k];
