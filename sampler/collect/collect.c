@@ -48,6 +48,19 @@ unsigned collect_wait_ms(void)
 	return least;
 }
 
+size_t collect_descriptors(int out[static COLLECT_DESCRIPTORS_MAX])
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < ALL_LEN; i++) {
+		int descriptor = all[i]->descriptor ? all[i]->descriptor() : -1;
+
+		if (descriptor >= 0 && len < COLLECT_DESCRIPTORS_MAX)
+			out[len++] = descriptor;
+	}
+	return len;
+}
+
 void collect_after_fork(void)
 {
 	self_after_fork();

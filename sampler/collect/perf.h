@@ -78,11 +78,14 @@ struct perf;
 struct perf *perf_open(const struct perf_wanted *wanted, const struct perf_told *told, void *to,
 	struct err *err);
 
+/* Does the kernel allow it at all? */
+int perf_probe(bool user_only, struct err *err);
+
 /* Is this thread confined by a seccomp filter? It may answer perf_event_open() with death. */
 bool perf_is_risky(void);
 
-/* Hand out everything that was in the rings when it was called. */
-void perf_poll(struct perf *perf);
+/* Hand out everything that is in the rings and happened before `until_ns`. */
+void perf_poll(struct perf *perf, uint64_t until_ns);
 
 /* A descriptor that poll(2) shows as readable when a ring is filling up; -1: look every few ms. */
 int perf_descriptor(const struct perf *perf);
