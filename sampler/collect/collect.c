@@ -6,6 +6,7 @@
 #include "sampler/collect/signal.h"
 #include "sampler/collect/starts.h"
 #include "sampler/collect/waits.h"
+#include "sampler/proc/memory.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
 
@@ -64,6 +65,7 @@ size_t collect_descriptors(int out[static COLLECT_DESCRIPTORS_MAX])
 void collect_after_fork(void)
 {
 	self_after_fork();
+	memory_after_fork();
 	signal_after_fork();
 	ring_after_fork();
 	unwind_after_fork();

@@ -2,14 +2,17 @@
  * cpu_perf.c - samples from perf events: the kernel copies registers and stack into a ring, and the server
  * thread walks the copy.  The sampled thread gets no signal, and notices nothing.
  */
-#include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "sampler/collect/cpu_source.h"
 #include "sampler/collect/perf.h"
+#include "sampler/proc/memory.h"
 #include "sampler/store/depot.h"
 
+#define MORE_BYTES  ((size_t)256 << 10)
+#define PARTS_MAX   4
 #define STACK_FIRST ((uint32_t)16 << 10)
 #define RING_LEAST  ((size_t)256 << 10)
 #define RING_MOST   ((size_t)4 << 20)
@@ -21,21 +24,54 @@
 static struct {
 	struct perf *perf;
 	uint64_t period_ns;
-	bool was_cut; /* a stack, so that its walk came to nothing */
+	bool was_cut;          /* a stack, so that its walk came to nothing */
+	char more[MORE_BYTES]; /* of a stack */
 } source;
 
 /* What was enough for stacks so far. */
 static uint32_t stack_bytes = STACK_FIRST;
 
+/*
+ * What lies on another stack, below a signal handler's, or further up than what was copied, is read now, a few
+ * milliseconds later: frames so far out seldom change.  As far as there is a copy, it must be the same still.
+ */
+static size_t read_on(const struct perf_sample *sample, const struct unwind_regs *rest)
+{
+	uintptr_t from = rest->reg[ARCH_SP], copied = from - sample->regs.reg[ARCH_SP];
+	size_t got;
+
+	if (copied < sample->stack_bytes && stack_bytes < PERF_STACK_MAX)
+		return 0; /* the next sample brings more */
+	got = memory_copy(from, source.more, MORE_BYTES);
+	if (copied < sample->stack_bytes &&
+		(got < sample->stack_bytes - copied ||
+			memcmp(source.more, (const char *)sample->stack + copied,
+				sample->stack_bytes - copied) != 0))
+		return 0;
+	return got;
+}
+
 static uint32_t walk(const struct perf_sample *sample)
 {
 	uintptr_t pcs[UNWIND_DEPTH_MAX];
-	enum unwind_end end;
-	size_t len;
+	struct unwind_regs rest;
+	size_t len, more, got;
+	enum unwind_end end = unwind_walk_part(&sample->regs, sample->stack,
+		sample->stack_bytes, pcs, UNWIND_DEPTH_MAX, &len, &rest);
 
-	end = unwind_walk_copy(
-		&sample->regs, sample->stack, sample->stack_bytes, pcs, UNWIND_DEPTH_MAX, &len);
-	if (end == UNWIND_BAD_STACK && sample->is_cut)
+	for (unsigned i = 0; i < PARTS_MAX && len > 0 && rest.valid; i++) {
+		bool is_exact = !rest.pc_is_return;
+
+		got = read_on(sample, &rest);
+		if (got == 0)
+			break;
+		end = unwind_walk_part(&rest, source.more, got, pcs + len - 1,
+			UNWIND_DEPTH_MAX - len + 1, &more, &rest);
+		if (len > 1 && is_exact)
+			pcs[len - 1]++;
+		len += more - 1;
+	}
+	if (rest.valid && sample->is_cut)
 		source.was_cut = true;
 	if (len == 0)
 		return 0;
@@ -108,6 +144,7 @@ static int start(uint64_t period_ns, struct err *err)
 	user_only = perf_probe(false, err) != 0;
 	if (open_perf(period_ns, user_only, err))
 		return -1;
+	memory_begin();
 	if (user_only)
 		cpu_note("perf: without the time in the kernel, which it may not see");
 	return 0;
@@ -115,8 +152,11 @@ static int start(uint64_t period_ns, struct err *err)
 
 static void stop(void)
 {
+	if (!source.perf)
+		return;
 	perf_close(source.perf);
 	source.perf = NULL;
+	memory_end();
 }
 
 static int set_period(uint64_t period_ns, struct err *err)

@@ -320,8 +320,8 @@ static bool find_caller(
 	return true;
 }
 
-enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
-	uintptr_t *pcs, size_t max, size_t *len)
+enum unwind_end unwind_walk_part(const struct unwind_regs *regs, const void *bytes, size_t size,
+	uintptr_t *pcs, size_t max, size_t *len, struct unwind_regs *rest)
 {
 	bool stops = !(regs->valid >> ARCH_FP & 1);
 	struct stack_copy copy = { bytes, size, regs->reg[ARCH_SP] };
@@ -349,5 +349,16 @@ enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *byt
 		more = max - *len;
 	memcpy(pcs + *len, callers->pcs + from, more * sizeof(pcs[0]));
 	*len += more;
+	*rest = callers->regs;
+	if (!callers->ran_out)
+		rest->valid = 0;
 	return more < callers->len - from ? UNWIND_DEPTH : callers->end;
+}
+
+enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
+	uintptr_t *pcs, size_t max, size_t *len)
+{
+	struct unwind_regs rest;
+
+	return unwind_walk_part(regs, bytes, size, pcs, max, len, &rest);
 }

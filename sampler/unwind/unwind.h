@@ -65,6 +65,14 @@ enum unwind_end unwind_walk_sigsafe(
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len);
 
+/*
+ * The same, and where the walk left the bytes: in `rest` the registers of the frame that needs more, which is the
+ * last of `pcs`; rest->valid is 0 when it did not.  A signal handler's stack leads to another one so. To
+ * go on, take that last one back and walk what is at the stack pointer of `rest`.
+ */
+enum unwind_end unwind_walk_part(const struct unwind_regs *regs, const void *bytes, size_t size,
+	uintptr_t *pcs, size_t max, size_t *len, struct unwind_regs *rest);
+
 /* Copy the calling thread's own stack from where `regs` stand, as much as is there, at most `max` bytes;
  * returns how many. For unwind_walk_copy(), when there are tables. */
 size_t unwind_copy_stack_sigsafe(const struct unwind_regs *regs, void *to, size_t max);
