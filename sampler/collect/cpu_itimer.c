@@ -19,6 +19,9 @@
 #include "sampler/proc/cpus.h"
 #include "sampler/store/self.h"
 
+#define LOOKS   5
+#define LOOK_NS 300000
+
 static struct {
 	uint32_t number;
 	uint64_t period_ns, lost;
@@ -54,11 +57,20 @@ static bool finds_who_runs(void)
 	return major > 6 || (major == 6 && minor >= 4);
 }
 
-static bool any_blocks;
+static uint32_t blocking;
 
+/* For good, that is: while it makes another, a thread blocks all signals, and the new one does so, too. */
 static void look(struct cpu_thread *thread)
 {
-	any_blocks |= task_blocks(thread->tid, signal_number());
+	struct timespec pause = { .tv_nsec = LOOK_NS };
+
+	for (unsigned i = 0; i < LOOKS; i++) {
+		if (!task_blocks(thread->tid, signal_number()) ||
+			task_state(thread->tid) == '\0')
+			return;
+		(void)nanosleep(&pause, NULL);
+	}
+	blocking = thread->tid;
 }
 
 static int probe(struct err *err)
@@ -94,10 +106,12 @@ static int start(uint64_t period_ns, struct err *err)
 {
 	if (probe(err))
 		return -1;
-	any_blocks = false;
-	cpu_threads_scan(look, NULL);
-	if (any_blocks && !cpu_is_forced())
-		return err_set(err, ERR_SYSTEM, "a thread blocks signal %d", signal_number());
+	blocking = 0;
+	if (!cpu_is_forced())
+		cpu_threads_scan(look, NULL);
+	if (blocking)
+		return err_set(err, ERR_SYSTEM, "thread %u blocks signal %d", blocking,
+			signal_number());
 	source.number = signal_begin_capture();
 	source.period_ns = period_ns;
 	source.lost = signal_lost();

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "sampler/collect/perf_ring.h"
 #include "sampler/proc/cpus.h"
 #include "sampler/proc/task.h"
@@ -45,6 +46,8 @@ struct perf {
 	struct perf_told told;
 	void *to;
 	uint32_t pid;
+	uint64_t period_before_ns,
+		changed_ns; /* the period until then; what samples say is the first */
 	struct ring *rings;
 	size_t rings_len, ring_bytes;
 	int waits; /* epoll */
@@ -392,12 +395,15 @@ struct perf *perf_open(const struct perf_wanted *wanted, const struct perf_told 
 	return NULL;
 }
 
-static void tell(struct perf *perf, const struct perf_ring_record *record)
+static void tell(struct perf *perf, struct perf_ring_record *record)
 {
 	const struct perf_told *told = &perf->told;
 
 	switch (record->kind) {
 	case PERF_RING_TAKEN:
+		record->sample.period_ns = record->time_ns < perf->changed_ns
+						   ? perf->period_before_ns
+						   : perf->wanted.period_ns;
 		if (told->sample && !is_double(perf, record->sample.tid, record->event))
 			told->sample(perf->to, &record->sample);
 		break;
@@ -444,6 +450,8 @@ int perf_set_period(struct perf *perf, uint64_t period_ns)
 {
 	int rc = 0;
 
+	perf->period_before_ns = perf->wanted.period_ns;
+	perf->changed_ns = clock_mono_ns();
 	for (size_t i = 0; i < perf->events_len; i++) {
 		if (ioctl(perf->events[i], PERF_EVENT_IOC_PERIOD, &period_ns))
 			rc = -1;

@@ -35,13 +35,15 @@ def numbers(data):
 
 
 class Profile:
-    """samples: [(function names, leaf first; values)]; stacks: the same with the first value only; comments: [text]."""
+    """samples: [(function names, leaf first; values)]; stacks: the same with the first value only; comments: [text]; period;
+    labels: [{key: text}], as samples."""
 
     def __init__(self, gzipped):
-        samples, strings, comments, functions, locations = [], [], [], {}, {}
+        samples, strings, comments, functions, locations, self.period = [], [], [], {}, {}, 0
         for number, value in fields(gzip.decompress(gzipped)):
             if number == 2:
                 samples.append(dict(fields(value)))
+                samples[-1][3] = [dict(fields(v)) for n, v in fields(value) if n == 3]
             elif number == 4:
                 line = [dict(fields(v)) for n, v in fields(value) if n == 4]
                 locations[dict(fields(value))[1]] = line[-1][1]
@@ -50,11 +52,14 @@ class Profile:
                 functions[function[1]] = function[2]
             elif number == 6:
                 strings.append(value.decode())
+            elif number == 12:
+                self.period = value
             elif number == 13:
                 comments.append(value)
         self.comments = [strings[c] for c in comments]
         self.samples = [([strings[functions[locations[i]]] for i in numbers(s[1])],
                          [value - (value >> 63 << 64) for value in numbers(s[2])]) for s in samples]
+        self.labels = [{strings[label[1]]: strings[label.get(2, 0)] for label in s[3]} for s in samples]
         self.stacks = [(names, values[0]) for names, values in self.samples]
 
     def total(self):
@@ -62,3 +67,6 @@ class Profile:
 
     def count(self, holds):
         return sum(count for stack, count in self.stacks if holds(stack))
+
+    def labelled(self, key, text):
+        return sum(values[0] for (_, values), labels in zip(self.samples, self.labels) if labels.get(key) == text)
