@@ -200,9 +200,9 @@ static uint64_t least_period(void)
 
 static uint64_t period_of(unsigned hz, const struct cpu_source *source)
 {
-	unsigned limit = source->limit_hz();
+	unsigned limit = source->limit_hz(), least = hz < limit ? hz : limit;
 
-	return 1000000000 / (hz < limit ? hz : limit);
+	return 1000000000 / (least ? least : 1);
 }
 
 static void scan(uint64_t now)
@@ -304,15 +304,22 @@ static void stop_stream(void)
 	cpu_threads_close();
 }
 
-/* Another source in its place, with less asked of it. */
+static size_t rung_of(const struct cpu_source *source)
+{
+	size_t rung = 0;
+
+	while (rung + 1 < LADDER_LEN && ladder[rung] != source)
+		rung++;
+	return rung;
+}
+
+/* Another source in its place. */
 static void change_source(const char *why)
 {
 	const struct cpu_source *before = stream.source;
-	size_t rung = 0;
+	size_t rung = rung_of(before);
 	struct err err;
 
-	while (ladder[rung] != before)
-		rung++;
 	stop_source();
 	note(stream.note, before->name, ": ", why);
 	while (chosen == CPU_SOURCE_AUTO && ++rung < LADDER_LEN) {
@@ -339,11 +346,9 @@ static bool hides_too_much(void)
 
 static void weigh(uint64_t now)
 {
-	size_t rung = 0;
+	size_t rung = rung_of(stream.source);
 
 	stream.next_weigh_ns = now + WEIGH_NS;
-	while (ladder[rung] != stream.source)
-		rung++;
 	if (chosen != CPU_SOURCE_AUTO || rung + 1 == LADDER_LEN || !hides_too_much())
 		return;
 	distrust_until_ns[rung] = now + DISTRUST_NS;

@@ -51,32 +51,47 @@ static size_t read_on(const struct perf_sample *sample, const struct unwind_regs
 	return got;
 }
 
+/* Go on with what is there now. False when nothing came of it. */
+static bool go_on(
+	const struct perf_sample *sample, struct unwind_part *part, enum unwind_end *end)
+{
+	size_t got = read_on(sample, &part->rest), more;
+	struct unwind_part next;
+
+	if (got == 0)
+		return false;
+	*end = unwind_walk_part(&part->rest, source.more, got, &next);
+	/* The depot's way, but for the first, which comes later: like return addresses. */
+	if (part->len > 1 && !part->rest.pc_is_return)
+		next.pcs[0]++;
+	part->len--;
+	more = UNWIND_DEPTH_MAX - part->len;
+	if (next.len > more)
+		*end = UNWIND_DEPTH;
+	else
+		more = next.len;
+	memcpy(part->pcs + part->len, next.pcs, more * sizeof(next.pcs[0]));
+	part->len += more;
+	part->rest = next.rest;
+	return true;
+}
+
 static uint32_t walk(const struct perf_sample *sample)
 {
-	uintptr_t pcs[UNWIND_DEPTH_MAX];
-	struct unwind_regs rest;
-	size_t len, more, got;
-	enum unwind_end end = unwind_walk_part(&sample->regs, sample->stack,
-		sample->stack_bytes, pcs, UNWIND_DEPTH_MAX, &len, &rest);
+	struct unwind_part part;
+	enum unwind_end end =
+		unwind_walk_part(&sample->regs, sample->stack, sample->stack_bytes, &part);
 
-	for (unsigned i = 0; i < PARTS_MAX && len > 0 && rest.valid; i++) {
-		bool is_exact = !rest.pc_is_return;
-
-		got = read_on(sample, &rest);
-		if (got == 0)
+	for (unsigned i = 0; i < PARTS_MAX && part.len > 0 && part.rest.valid; i++) {
+		if (!go_on(sample, &part, &end))
 			break;
-		end = unwind_walk_part(&rest, source.more, got, pcs + len - 1,
-			UNWIND_DEPTH_MAX - len + 1, &more, &rest);
-		if (len > 1 && is_exact)
-			pcs[len - 1]++;
-		len += more - 1;
 	}
-	if (rest.valid && sample->is_cut)
+	if (part.rest.valid && sample->is_cut)
 		source.was_cut = true;
-	if (len == 0)
+	if (part.len == 0)
 		return 0;
-	pcs[0]++; /* the depot's way: like a return address */
-	return depot_put_sigsafe(pcs, len, end);
+	part.pcs[0]++;
+	return depot_put_sigsafe(part.pcs, part.len, end);
 }
 
 static void take_sample(void *to, const struct perf_sample *sample)
@@ -113,7 +128,7 @@ static unsigned limit_hz(void)
 
 static int probe(struct err *err)
 {
-	if (perf_is_risky() && !cpu_is_forced())
+	if (perf_is_risky())
 		return err_set(err, ERR_DENIED,
 			"a seccomp filter is there, and may punish the attempt");
 	if (perf_probe(false, err) == 0)

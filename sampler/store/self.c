@@ -19,7 +19,7 @@ static _Atomic(uintptr_t) listed[LISTED];
 
 static size_t place_of(uint32_t tid, size_t probe)
 {
-	return (tid * UINT32_C(2654435761) + probe) & (LISTED - 1);
+	return ((size_t)(tid * UINT32_C(2654435761)) + probe) & (LISTED - 1);
 }
 
 void self_list_sigsafe(void)

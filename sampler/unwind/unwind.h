@@ -65,13 +65,20 @@ enum unwind_end unwind_walk_sigsafe(
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len);
 
+struct unwind_part {
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	size_t len;
+	/* Where the walk left the bytes: the registers of the last of these frames, which needs more of them;
+	 * rest.valid is 0 when it did not. */
+	struct unwind_regs rest;
+};
+
 /*
- * The same, and where the walk left the bytes: in `rest` the registers of the frame that needs more, which is the
- * last of `pcs`; rest->valid is 0 when it did not.  A signal handler's stack leads to another one so. To
- * go on, take that last one back and walk what is at the stack pointer of `rest`.
+ * The same; a signal handler's stack leads to another one, say. To go on, walk what is at the stack pointer of
+ * `rest`, in the place of that last frame.
  */
 enum unwind_end unwind_walk_part(const struct unwind_regs *regs, const void *bytes, size_t size,
-	uintptr_t *pcs, size_t max, size_t *len, struct unwind_regs *rest);
+	struct unwind_part *out);
 
 /* Copy the calling thread's own stack from where `regs` stand, as much as is there, at most `max` bytes;
  * returns how many. For unwind_walk_copy(), when there are tables. */

@@ -26,9 +26,13 @@ static void put(const void *bytes, size_t len)
 
 static void put_header(uint32_t type, uint16_t misc, size_t body)
 {
-	put(&(struct perf_event_header){ type, misc,
-		    (uint16_t)(sizeof(struct perf_event_header) + body) },
-		sizeof(struct perf_event_header));
+	struct perf_event_header header;
+
+	memset(&header, 0, sizeof(header));
+	header.type = type;
+	header.misc = misc;
+	header.size = (uint16_t)(sizeof(header) + body);
+	put(&header, sizeof(header));
 }
 
 static void put_u64(uint64_t value)
