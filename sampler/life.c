@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
+#include "sampler/collect/cpu.h"
 #include "sampler/collect/heap.h"
 #include "sampler/collect/rate.h"
 #include "sampler/life.h"
@@ -126,6 +127,7 @@ static const char *start(void)
 	(void)dl_iterate_phdr(add_tls, &tls_bytes);
 	if (!watching_forks && pthread_atfork(NULL, NULL, in_child) == 0)
 		watching_forks = true;
+	cpu_choose(settings.cpu_source);
 	rate_sleep(settings.asleep);
 	rate_default(RATE_MUTEX, (uint64_t)settings.mutex_fraction);
 	rate_default(RATE_BLOCK, (uint64_t)settings.block_rate_ns);

@@ -33,6 +33,24 @@ static void copy(
 			&out->err, ERR_INPUT, "%s is longer than %zu bytes", name, size - 1);
 }
 
+static void read_cpu_source(struct settings *out)
+{
+	const char *value = get("POSTERN_CPU_SOURCE");
+
+	if (!value || strcmp(value, "auto") == 0)
+		out->cpu_source = CPU_SOURCE_AUTO;
+	else if (strcmp(value, "perf") == 0)
+		out->cpu_source = CPU_SOURCE_PERF;
+	else if (strcmp(value, "timer") == 0)
+		out->cpu_source = CPU_SOURCE_TIMER;
+	else if (strcmp(value, "itimer") == 0)
+		out->cpu_source = CPU_SOURCE_ITIMER;
+	else
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_CPU_SOURCE is '%s': it must be auto, perf, timer or itimer",
+			value);
+}
+
 static void read_children(struct settings *out)
 {
 	const char *value = get("POSTERN_CHILDREN");
@@ -211,6 +229,7 @@ void settings_read(struct settings *out)
 		sizeof(out->name));
 	read_children(out);
 	read_asleep(out);
+	read_cpu_source(out);
 	out->mutex_fraction = (int)read_number(out, "POSTERN_MUTEX_FRACTION", INT_MAX);
 	out->block_rate_ns = read_number(out, "POSTERN_BLOCK_RATE", INT64_MAX);
 	read_uids(out);

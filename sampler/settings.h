@@ -23,6 +23,13 @@ enum settings_children {
 	CHILDREN_OFF,      /* neither */
 };
 
+enum settings_cpu_source {
+	CPU_SOURCE_AUTO = 0,
+	CPU_SOURCE_PERF,
+	CPU_SOURCE_TIMER,
+	CPU_SOURCE_ITIMER,
+};
+
 struct settings {
 	bool off;
 	bool asleep;      /* nothing but the control socket until somebody wakes it */
@@ -30,6 +37,7 @@ struct settings {
 	char name[64];
 	char runtime_dir[96];
 	enum settings_children children;
+	enum settings_cpu_source cpu_source;
 	int mutex_fraction;    /* 0: off */
 	int64_t block_rate_ns; /* 0: off */
 	uint32_t allow_uids[SETTINGS_UIDS_MAX];

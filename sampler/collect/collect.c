@@ -7,6 +7,7 @@
 #include "sampler/collect/starts.h"
 #include "sampler/collect/trace.h"
 #include "sampler/collect/waits.h"
+#include "sampler/proc/memory.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
 
@@ -50,9 +51,23 @@ unsigned collect_wait_ms(void)
 	return least;
 }
 
+size_t collect_descriptors(int out[static COLLECT_DESCRIPTORS_MAX])
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < ALL_LEN; i++) {
+		int descriptor = all[i]->descriptor ? all[i]->descriptor() : -1;
+
+		if (descriptor >= 0 && len < COLLECT_DESCRIPTORS_MAX)
+			out[len++] = descriptor;
+	}
+	return len;
+}
+
 void collect_after_fork(void)
 {
 	self_after_fork();
+	memory_after_fork();
 	signal_after_fork();
 	ring_after_fork();
 	unwind_after_fork();

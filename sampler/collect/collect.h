@@ -9,6 +9,7 @@
 #define SAMPLER_COLLECT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sampler/store/ring.h"
@@ -19,6 +20,8 @@ struct collector {
 	unsigned (*period_ms)(void);
 	void (*poll)(uint64_t now);                /* or NULL */
 	void (*take)(const struct record *record); /* every record of the ring; or NULL */
+	int (*descriptor)(
+		void); /* poll() is due, too, when it is readable; -1: none. Or NULL */
 	void (*after_fork)(void); /* in a forked child, in its only thread; or NULL */
 };
 
@@ -27,6 +30,10 @@ void collect_poll(uint64_t now);
 
 /* How long the server may sleep at most, in milliseconds; 0: for ever. */
 unsigned collect_wait_ms(void);
+
+/* Descriptors to wait for; returns how many. */
+#define COLLECT_DESCRIPTORS_MAX 8
+size_t collect_descriptors(int out[static COLLECT_DESCRIPTORS_MAX]);
 
 /* Everything in store/ and here, in a forked child. */
 void collect_after_fork(void);

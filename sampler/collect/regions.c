@@ -45,6 +45,8 @@ static void push(enum record_kind kind, uint64_t time_ns, uint64_t value, uint64
 static void set_label(uint32_t key, uint32_t value)
 {
 	self.labels = labels_with_sigsafe(self.labels, key, value);
+	if (!self.listed)
+		self_list_sigsafe();
 	push(RECORD_LABELS, clock_mono_ns(), 0, 0);
 }
 

@@ -22,6 +22,7 @@
 
 static int number;
 static _Atomic uint32_t capture;
+static _Atomic uint64_t lost;
 
 /*
  * The one question that is under way. `state` is the question's own number (shifted) and where it
@@ -58,8 +59,11 @@ static void take_sample_sigsafe(const siginfo_t *info, const ucontext_t *context
 		return;
 	now = clock_mono_ns();
 	record = ring_claim_sigsafe();
-	if (!record)
+	if (!record) {
+		atomic_fetch_add_explicit(
+			&lost, 1 + (uint64_t)(uint32_t)info->si_overrun, memory_order_relaxed);
 		return;
+	}
 	*record = (struct record){
 		.kind = RECORD_CPU,
 		.tid = self_tid_sigsafe(),
@@ -136,13 +140,28 @@ bool signal_is_ours(void)
 	       action.sa_sigaction == on_signal_sigsafe;
 }
 
-void signal_set_capture(uint32_t value)
+uint32_t signal_begin_capture(void)
 {
-	atomic_store(&capture, value);
+	static uint32_t last;
+
+	last = (last + 1) & ~QUESTION;
+	if (last == 0)
+		last = 1;
+	atomic_store(&capture, last);
+	return last;
 }
 
-/* The clock of another thread's CPU time: clock_getcpuclockid(3)'s encoding, for a thread. */
-static clockid_t clock_of(uint32_t tid)
+void signal_end_capture(void)
+{
+	atomic_store(&capture, 0);
+}
+
+uint64_t signal_lost(void)
+{
+	return atomic_load(&lost);
+}
+
+clockid_t signal_clock_of(uint32_t tid)
 {
 	return (clockid_t)(~tid << 3 | 6);
 }
@@ -162,7 +181,7 @@ static bool send_question(uint32_t tid, uint32_t asked, int *timer)
 	event.sigev_signo = number;
 	event.sigev_value.sival_int = (int)(asked | QUESTION);
 	event._sigev_un._tid = (pid_t)tid;
-	if (syscall(SYS_timer_create, clock_of(tid), &event, timer))
+	if (syscall(SYS_timer_create, signal_clock_of(tid), &event, timer))
 		return false;
 	if (syscall(SYS_timer_settime, *timer, 0, &at_once, NULL) == 0)
 		return true;

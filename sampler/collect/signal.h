@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/err.h"
 
@@ -23,9 +24,17 @@ int signal_number(void);
 /* False when the program has put its own handler in our place: then nothing may be sent. */
 bool signal_is_ours(void);
 
-/* Timers carry this number; 0 switches sampling off, and late signals of an earlier capture are
- * known by theirs. */
-void signal_set_capture(uint32_t value);
+/* The clock of another thread's CPU time: clock_getcpuclockid(3)'s encoding, for a thread. */
+clockid_t signal_clock_of(uint32_t tid);
+
+/* A number for timers to carry, never 0 and with no more than 31 bits; it takes the place of the one before, whose
+ * late signals are known by it and do nothing. */
+uint32_t signal_begin_capture(void);
+void signal_end_capture(void);
+
+/* Samples that found no room in the ring since the process began; late ones count as many as they stand
+ * for. */
+uint64_t signal_lost(void);
 
 /* Ask one thread for its stack (depot.h), and wait at most `wait_ms`. False when it did not answer. */
 bool signal_ask_stack(uint32_t tid, unsigned wait_ms, uint32_t *stack);

@@ -37,3 +37,9 @@ size_t memory_copy(uintptr_t address, void *to, size_t len)
 			: process_vm_readv(getpid(), &here, 1, &there, 1, 0);
 	return got > 0 ? (size_t)got : 0;
 }
+
+void memory_after_fork(void)
+{
+	file = -1;
+	users = 0;
+}

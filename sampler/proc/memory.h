@@ -15,4 +15,7 @@ void memory_end(void);
 /* Copy what is there from `address` on, up to the first byte that is not; returns how much. */
 size_t memory_copy(uintptr_t address, void *to, size_t len);
 
+/* In a forked child: the descriptor is its parent's. */
+void memory_after_fork(void);
+
 #endif

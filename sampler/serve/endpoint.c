@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "http/query.h"
+#include "sampler/collect/cpu.h"
 
 static const char text_plain[] = "text/plain; charset=utf-8";
 
@@ -158,9 +159,9 @@ static void ask_index(const struct question *question, struct answer *answer)
 		buf_add_cstr(body, all[i]->description);
 		buf_add_cstr(body, "</li>\n");
 	}
-	buf_add_cstr(body,
-		"</ul>\n</p>\n<p>CPU source: per-thread CPU timers, 100 Hz.</p>\n</body>\n"
-		"</html>\n");
+	buf_add_cstr(body, "</ul>\n</p>\n<p>CPU source: ");
+	cpu_describe(body);
+	buf_add_cstr(body, ".</p>\n</body>\n</html>\n");
 }
 
 static const struct endpoint *find(struct sv name)

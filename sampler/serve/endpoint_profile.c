@@ -4,22 +4,60 @@
 
 #define DEFAULT_SECONDS 30
 #define SECONDS_MAX     ((int64_t)7 * 24 * 3600)
+#define COMMENT_MAX     1024
 
-static const char *rate_comment(struct arena *arena, const struct cpu_result *result)
+static void end_text(struct buf *text)
+{
+	if (text->failed)
+		text->len = 0;
+	buf_add_byte(text, '\0');
+}
+
+static const char *samples_comment(struct arena *arena, const struct cpu_result *result)
 {
 	struct buf text;
 
-	if (arena_buf(arena, 256, &text))
+	if (arena_buf(arena, COMMENT_MAX, &text))
 		return NULL;
-	buf_add_cstr(&text, "source: per-thread CPU timers, 100 Hz; samples: ");
+	buf_add_cstr(&text, "source: ");
+	buf_add_cstr(&text, result->source);
+	buf_add_cstr(&text, ", ");
+	buf_add_u64(&text, result->hz);
+	buf_add_cstr(&text, " Hz; samples: ");
 	buf_add_u64(&text, result->samples);
 	buf_add_cstr(&text, ", of which without their outermost frame: ");
 	buf_add_u64(&text, result->incomplete);
 	buf_add_cstr(&text, "; dropped: ");
-	buf_add_u64(&text, result->dropped);
-	buf_add_cstr(&text, "; CPU time not seen (ms): ");
+	buf_add_u64(&text, result->lost);
+	buf_add_cstr(&text, "; CPU time (ms): ");
+	buf_add_u64(&text, result->used_ns / 1000000);
+	buf_add_cstr(&text, ", of which not seen: ");
 	buf_add_u64(&text, result->unseen_ns / 1000000);
-	buf_add_byte(&text, '\0');
+	end_text(&text);
+	return text.ptr;
+}
+
+/* "true rate: 249.1 samples a CPU-second; timers tick at 250 a second here" */
+static const char *rate_comment(struct arena *arena, const struct cpu_result *result)
+{
+	uint64_t tenths = result->used_ns >= 100000
+				  ? result->hits * 1000000 / (result->used_ns / 10000)
+				  : 0;
+	struct buf text;
+
+	if (arena_buf(arena, COMMENT_MAX, &text))
+		return NULL;
+	buf_add_cstr(&text, "true rate: ");
+	buf_add_u64(&text, tenths / 10);
+	buf_add_byte(&text, '.');
+	buf_add_u64(&text, tenths % 10);
+	buf_add_cstr(&text, " samples a CPU-second");
+	if (result->limit_hz) {
+		buf_add_cstr(&text, "; timers tick at ");
+		buf_add_u64(&text, result->limit_hz);
+		buf_add_cstr(&text, " a second here");
+	}
+	end_text(&text);
 	return text.ptr;
 }
 
@@ -28,27 +66,32 @@ static void add_samples(struct pprof *pprof, const struct cpu_result *result)
 	const struct tally_row *row;
 	size_t at = 0;
 
-	while ((row = tally_next(&result->tally, &at)))
-		pprof_add_row(pprof, &row->key, row->values, NULL, 0);
-	if (result->dropped + result->tally.lost > 0) {
-		int64_t values[2] = { (int64_t)(result->dropped + result->tally.lost) };
+	while ((row = tally_next(&result->tally, &at))) {
+		if (row->key.stack)
+			pprof_add_row(pprof, &row->key, row->values, NULL, 0);
+		else
+			pprof_add_named(pprof, "[thread is ending]", row->values);
+	}
+	if (result->lost > 0) {
+		int64_t values[2] = { (int64_t)result->lost,
+			(int64_t)(result->lost * result->period_ns) };
 
-		values[1] = values[0] * CPU_PERIOD_NS;
 		pprof_add_named(pprof, "[samples lost]", values);
 	}
 }
 
-static int write_profile(struct arena *arena, struct answer *answer, struct err *err)
+static int write_profile(const struct cpu_result *result, struct arena *arena,
+	struct answer *answer, struct err *err)
 {
-	const struct cpu_result *result = cpu_stop();
 	struct pprof_settings settings = {
 		.values = { { "samples", "count" }, { "cpu", "nanoseconds" } },
 		.values_len = 2,
 		.period_type = { "cpu", "nanoseconds" },
-		.period = CPU_PERIOD_NS,
+		.period = (int64_t)result->period_ns,
 		.time_unix_ns = result->began_unix_ns,
 		.duration_ns = (int64_t)result->duration_ns,
-		.comments = { rate_comment(arena, result) },
+		.comments = { samples_comment(arena, result), rate_comment(arena, result),
+			result->note[0] ? result->note : NULL },
 	};
 	struct symbols *symbols;
 	struct pprof *pprof;
@@ -65,50 +108,65 @@ static int write_profile(struct arena *arena, struct answer *answer, struct err 
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
 {
 	struct err err = { .text = "out of memory" };
+	struct cpu_capture *cpu = capture->state;
 
-	(void)capture;
-	if (write_profile(arena, answer, &err))
+	if (write_profile(cpu_stop(cpu), arena, answer, &err))
 		answer_error(arena, answer, 500, err.text);
+	cpu_release(cpu);
 }
 
 static void cut(struct capture *capture)
 {
-	(void)capture;
-	(void)cpu_stop();
+	cpu_release(capture->state);
 }
 
 static const struct capture_kind profile_capture = { .end = end, .cut = cut };
 
+static void refuse(const struct question *question, struct answer *answer, const char *why)
+{
+	static const char prefix[] = "Could not enable CPU profiling: ";
+	char text[sizeof(prefix) + sizeof(((struct err *)0)->text)];
+	struct buf message;
+
+	buf_init_fixed(&message, text, sizeof(text) - 1);
+	buf_add_cstr(&message, prefix);
+	buf_add_cstr(&message, why);
+	text[message.len] = '\0';
+	answer_error(question->arena, answer, 500, text);
+}
+
 static enum endpoint_result ask(
 	const struct question *question, struct answer *answer, struct capture *capture)
 {
-	static const char prefix[] = "Could not enable CPU profiling: ";
-	bool present;
-	int64_t seconds = question_int(question, SV("seconds"), &present);
-	char text[sizeof(prefix) + sizeof(((struct err *)0)->text)];
-	struct buf message;
+	bool has_seconds, has_hz;
+	int64_t seconds = question_int(question, SV("seconds"), &has_seconds);
+	int64_t hz = question_int(question, SV("hz"), &has_hz);
+	struct cpu_wanted wanted = { .hz = has_hz ? (unsigned)hz : CPU_HZ };
 	struct err err;
 
+	if (has_hz && (hz < 1 || hz > CPU_HZ_MAX)) {
+		answer_error(question->arena, answer, 400,
+			"invalid value for \"hz\" - must be a whole number from 1 to 4000");
+		return ENDPOINT_ANSWERED;
+	}
 	if (seconds <= 0)
 		seconds = DEFAULT_SECONDS;
 	if (seconds > SECONDS_MAX)
 		seconds = SECONDS_MAX;
-	if (cpu_start(&err) == 0) {
-		capture->kind = &profile_capture;
-		capture->until_ns = question->now_ns + (uint64_t)seconds * 1000000000;
-		return ENDPOINT_CAPTURE;
+	capture->state = cpu_start(&wanted, &err);
+	if (!capture->state) {
+		refuse(question, answer, err.text);
+		return ENDPOINT_ANSWERED;
 	}
-	buf_init_fixed(&message, text, sizeof(text) - 1);
-	buf_add_cstr(&message, prefix);
-	buf_add_cstr(&message, err.text);
-	text[message.len] = '\0';
-	answer_error(question->arena, answer, 500, text);
-	return ENDPOINT_ANSWERED;
+	capture->kind = &profile_capture;
+	capture->until_ns = question->now_ns + (uint64_t)seconds * 1000000000;
+	return ENDPOINT_CAPTURE;
 }
 
 const struct endpoint endpoint_profile = {
 	.name = "profile",
 	.description =
-		"CPU profile: seconds= is how long; read it with go tool pprof or postern top",
+		"CPU profile: seconds= is how long, hz= how many samples a second of CPU "
+		"time (1 to 4000, else 100); read it with go tool pprof or postern top",
 	.ask = ask,
 };

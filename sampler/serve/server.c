@@ -147,12 +147,16 @@ static void sleep_if_left(void)
 
 static void turn(void)
 {
-	struct pollfd polled[POLLED_MAX];
+	struct pollfd polled[POLLED_MAX + COLLECT_DESCRIPTORS_MAX];
 	struct connection *owners[POLLED_MAX] = { NULL };
-	size_t len = list_polled(polled, owners);
+	size_t len = list_polled(polled, owners), all = len;
+	int collectors[COLLECT_DESCRIPTORS_MAX];
+	size_t collectors_len = collect_descriptors(collectors);
 	uint64_t now;
 
-	(void)poll(polled, len, wait_ms(clock_mono_ns()));
+	for (size_t i = 0; i < collectors_len; i++)
+		polled[all++] = (struct pollfd){ .fd = collectors[i], .events = POLLIN };
+	(void)poll(polled, all, wait_ms(clock_mono_ns()));
 	now = clock_mono_ns();
 	collect_poll(now);
 	for (size_t i = 0; i < len; i++) {

@@ -18,6 +18,7 @@ struct self {
 	uint32_t labels;     /* id of the label set (store/labels.h); 0: none */
 	uint32_t region;     /* the innermost open region */
 	uint32_t wait_place; /* the thread's own in collect/waits.c; 0: none yet */
+	uint32_t listed;     /* not 0: self_labels_of() finds it */
 	int64_t heap_left;   /* bytes until the next heap sample */
 	uint64_t heap_rate;  /* with which that was drawn */
 	uint64_t random;     /* state of the thread's own generator; 0: not seeded */
@@ -35,6 +36,13 @@ static inline uint32_t self_tid_sigsafe(void)
 /* A number from 1 to 2^64 - 1 (xorshift64*: Vigna, "An experimental exploration of Marsaglia's
  * xorshift generators"). Good enough for sampling, and for nothing else. */
 uint64_t self_random_sigsafe(void);
+
+/* Let self_labels_of() find the calling thread. */
+void self_list_sigsafe(void);
+
+/* The labels that another thread has now. 0 also when it was never listed, or is gone. Server thread
+ * only. */
+uint32_t self_labels_of(uint32_t tid);
 
 /* In a forked child: the thread has another id there, and must not draw the same numbers. */
 void self_after_fork(void);

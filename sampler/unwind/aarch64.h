@@ -4,6 +4,7 @@
 #ifndef SAMPLER_ARCH_AARCH64_H
 #define SAMPLER_ARCH_AARCH64_H
 
+#include <asm/perf_regs.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,6 +47,13 @@ static inline uintptr_t arch_context_pc(const ucontext_t *context)
 #define ARCH_SIGNAL_REG(reg) \
 	(sizeof(siginfo_t) + offsetof(ucontext_t, uc_mcontext.regs) + (uintptr_t)(reg)*8)
 #define ARCH_SIGNAL_PC ARCH_SIGNAL_REG(ARCH_REGS)
+
+/* What perf samples are to carry (asm/perf_regs.h), and in which order they do: x0 to x30, sp and pc, by
+ * DWARF number, or ARCH_PERF_PC. */
+#define ARCH_PERF_PC   0xff
+#define ARCH_PERF_MASK ((UINT64_C(1) << PERF_REG_ARM64_MAX) - 1)
+static const uint8_t arch_perf_regs[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+	16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, ARCH_PERF_PC };
 
 /* mov x8, #139; svc #0 */
 static const uint8_t arch_trampoline[] = { 0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4 };

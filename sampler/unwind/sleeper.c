@@ -320,8 +320,8 @@ static bool find_caller(
 	return true;
 }
 
-enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
-	uintptr_t *pcs, size_t max, size_t *len)
+enum unwind_end unwind_walk_part(
+	const struct unwind_regs *regs, const void *bytes, size_t size, struct unwind_part *out)
 {
 	bool stops = !(regs->valid >> ARCH_FP & 1);
 	struct stack_copy copy = { bytes, size, regs->reg[ARCH_SP] };
@@ -330,11 +330,11 @@ enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *byt
 	size_t from = 0, more;
 
 	walk_copy(regs, &copy, stops, &walked);
-	*len = 0;
+	out->len = 0;
 	if (stops && walked.end == UNWIND_NO_ROW) {
 		if (find_caller(&copy, &walked, &search)) {
 			callers = &search.best.walked;
-			*len = walked.len < max ? walked.len : max;
+			out->len = walked.len;
 			from = 1;
 		} else {
 			/* Where it stopped need not be where it went wrong. */
@@ -343,11 +343,25 @@ enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *byt
 				callers = &search.best.walked;
 		}
 	}
-	memcpy(pcs, walked.pcs, *len * sizeof(pcs[0]));
+	memcpy(out->pcs, walked.pcs, out->len * sizeof(out->pcs[0]));
 	more = callers->len - from;
-	if (more > max - *len)
-		more = max - *len;
-	memcpy(pcs + *len, callers->pcs + from, more * sizeof(pcs[0]));
-	*len += more;
+	if (more > UNWIND_DEPTH_MAX - out->len)
+		more = UNWIND_DEPTH_MAX - out->len;
+	memcpy(out->pcs + out->len, callers->pcs + from, more * sizeof(out->pcs[0]));
+	out->len += more;
+	out->rest = callers->regs;
+	if (!callers->ran_out)
+		out->rest.valid = 0;
 	return more < callers->len - from ? UNWIND_DEPTH : callers->end;
+}
+
+enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
+	uintptr_t *pcs, size_t max, size_t *len)
+{
+	struct unwind_part part;
+	enum unwind_end end = unwind_walk_part(regs, bytes, size, &part);
+
+	*len = part.len < max ? part.len : max;
+	memcpy(pcs, part.pcs, *len * sizeof(pcs[0]));
+	return *len < part.len ? UNWIND_DEPTH : end;
 }

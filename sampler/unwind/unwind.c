@@ -36,6 +36,7 @@ struct window {
 	uintptr_t shift; /* from an address to where its bytes are: not 0 for a copy */
 	uintptr_t top;   /* the upper end of the calling thread's own stack; 0 for a copy */
 	unsigned probes;
+	bool ran_out; /* of a copy: something would have been above it, or on another stack */
 };
 
 struct walk {
@@ -47,6 +48,7 @@ struct walk {
 	bool pc_is_exact; /* else it is a return address, and its call is what counts */
 	bool outermost;   /* the last frame is known to be the first that there was */
 	bool stops;       /* where the frame pointer would be needed and is not known */
+	bool is_plain;    /* does not go back to where it was in doubt */
 };
 
 void unwind_regs_from_ucontext_sigsafe(const ucontext_t *context, struct unwind_regs *out)
@@ -91,8 +93,10 @@ static __attribute__((noinline)) bool learn_sigsafe(struct window *stack, uintpt
 {
 	uintptr_t page = address & ~(PAGE - 1);
 
-	if (stack->shift)
+	if (stack->shift) {
+		stack->ran_out = true;
 		return false;
+	}
 	if (is_own_sigsafe(stack, address)) {
 		/* Having come up from below to what is known: now that is known too. */
 		if (stack->low < own_stack.low && stack->high <= own_stack.low &&
@@ -290,6 +294,25 @@ static bool find_saved_sigsafe(struct walk *walk, const struct unwind_row *row, 
 	return best != 0;
 }
 
+/*
+ * SHA-512 for AVX2 keeps its caller's stack pointer below its own, where a copy has nothing; and again and again
+ * above, wherever it has stood before.
+ */
+static bool find_kept_sigsafe(struct walk *walk, uintptr_t addend, uintptr_t *cfa)
+{
+	uintptr_t sp = walk->regs.reg[ARCH_SP], word, pc;
+
+	for (uintptr_t at = sp; at - sp < SAVED_REACH && load_sigsafe(&walk->stack, at, &word);
+		at += sizeof(word)) {
+		*cfa = word + addend;
+		if (*cfa - sp<SAVED_REACH && * cfa> at &&
+			load_sigsafe(&walk->stack, *cfa - sizeof(pc), &pc) &&
+			table_set_covers_sigsafe(walk->set, pc))
+			return true;
+	}
+	return false;
+}
+
 static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, uintptr_t *cfa)
 {
 	/* By form: what is added to the word that was found. */
@@ -304,6 +327,8 @@ static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, ui
 	*cfa += (uintptr_t)((intptr_t)row->cfa * 8);
 	if (form == ROW_PLAIN)
 		return true;
+	if (walk->stack.shift && *cfa < walk->regs.reg[ARCH_SP])
+		return find_kept_sigsafe(walk, addends[form >> 4], cfa);
 	if (!load_sigsafe(&walk->stack, *cfa, cfa))
 		return false;
 	*cfa += addends[form >> 4];
@@ -312,7 +337,7 @@ static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, ui
 
 static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_row *row)
 {
-	uintptr_t fp = walk->regs.reg[ARCH_FP], cfa;
+	uintptr_t fp = walk->regs.reg[ARCH_FP], sp = walk->regs.reg[ARCH_SP], cfa;
 	bool fp_known = has(walk, ARCH_FP);
 	enum unwind_end end;
 	int ra = row_ra(row);
@@ -328,9 +353,13 @@ static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_r
 	walk->pc_is_exact = row->kind == (ROW_REG_EH | ROW_EH);
 	if (end != UNWIND_COMPLETE || row->fp == 0)
 		return end;
-	if (row->fp < 0)
+	/* A copy has nothing below the stack pointer: what was saved there has been popped. */
+	if (row->fp < 0 &&
+		!(walk->stack.shift && cfa + (uintptr_t)((intptr_t)row->fp * 8) < sp))
 		fp_known = load_sigsafe(
 			&walk->stack, cfa + (uintptr_t)((intptr_t)row->fp * 8), &fp);
+	else if (row->fp < 0)
+		fp_known = has(walk, ARCH_FP);
 	else if (row->fp == ROW_FP_LOST)
 		fp_known = false;
 	else
@@ -428,6 +457,7 @@ static bool take_back_sigsafe(struct doubt *doubts, struct walk *walk, size_t *l
 	for (unsigned i = 0; i < DOUBTS; i++) {
 		struct doubt *doubt = &doubts[i];
 		unsigned probes = walk->stack.probes;
+		bool ran_out = walk->stack.ran_out;
 
 		if (doubt->len == 0)
 			continue;
@@ -435,6 +465,7 @@ static bool take_back_sigsafe(struct doubt *doubts, struct walk *walk, size_t *l
 		*len = doubt->len;
 		doubt->len = 0;
 		walk->stack.probes = probes;
+		walk->stack.ran_out = ran_out;
 		if (i == BY_ROW)
 			walk->pc_is_exact = true;
 		else if (!scan_sigsafe(walk))
@@ -484,8 +515,8 @@ static enum unwind_end walk_frames_sigsafe(
 		if (end == UNWIND_COMPLETE && row && row->kind < ROW_SPECIAL &&
 			row->kind & ROW_EH)
 			note_doubt_sigsafe(&doubts[BY_SCAN], walk, *len);
-		if (end != UNWIND_COMPLETE &&
-			(is_stuck(walk, row) || !take_back_sigsafe(doubts, walk, len)))
+		if (end != UNWIND_COMPLETE && (walk->is_plain || is_stuck(walk, row) ||
+						      !take_back_sigsafe(doubts, walk, len)))
 			break;
 	} while (!walk->outermost && walk->regs.pc != 0);
 	table_set_leave_sigsafe();
@@ -546,18 +577,33 @@ bool unwind_has_tables_sigsafe(void)
 	return has;
 }
 
+static void walk_once(const struct unwind_regs *regs, const struct stack_copy *copy,
+	struct walk *walk, struct walked *out)
+{
+	uintptr_t address = copy->address;
+	uintptr_t low = (address + 7) & ~(uintptr_t)7;
+	uintptr_t high = (address + copy->size) & ~(uintptr_t)7;
+
+	walk->regs = *regs;
+	walk->stack = (struct window){ .low = low,
+		.high = high > low ? high : low,
+		.shift = (uintptr_t)copy->bytes - address };
+	out->end = walk_frames_sigsafe(walk, out->pcs, UNWIND_DEPTH_MAX, &out->len);
+	out->outermost = walk->outermost;
+	out->regs = walk->regs;
+	out->regs.pc_is_return = !walk->pc_is_exact;
+}
+
 void walk_copy(const struct unwind_regs *regs, const struct stack_copy *copy, bool stops,
 	struct walked *out)
 {
-	uintptr_t sp = regs->reg[ARCH_SP], address = copy->address;
-	uintptr_t low = (sp + 7) & ~(uintptr_t)7, high = (address + copy->size) & ~(uintptr_t)7;
-	struct walk walk = { .regs = *regs,
-		.stack = { low, high > low ? high : low, (uintptr_t)copy->bytes - address, 0,
-			0 },
-		.stops = stops };
+	struct walk walk = { .stops = stops }, plain = { .stops = stops, .is_plain = true };
 
-	out->end = walk_frames_sigsafe(&walk, out->pcs, UNWIND_DEPTH_MAX, &out->len);
-	out->outermost = walk.outermost;
-	out->regs = walk.regs;
-	out->regs.pc_is_return = !walk.pc_is_exact;
+	walk_once(regs, copy, &walk, out);
+	out->ran_out = false;
+	if (walk.outermost || !walk.stack.ran_out)
+		return;
+	/* Where a doubtful frame led to nothing, more bytes may have been all that was missing. */
+	walk_once(regs, copy, &plain, out);
+	out->ran_out = out->end == UNWIND_BAD_STACK && plain.stack.ran_out;
 }

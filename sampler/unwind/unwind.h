@@ -65,6 +65,21 @@ enum unwind_end unwind_walk_sigsafe(
 enum unwind_end unwind_walk_copy(const struct unwind_regs *regs, const void *bytes, size_t size,
 	uintptr_t *pcs, size_t max, size_t *len);
 
+struct unwind_part {
+	uintptr_t pcs[UNWIND_DEPTH_MAX];
+	size_t len;
+	/* Where the walk left the bytes: the registers of the last of these frames, which needs more of them;
+	 * rest.valid is 0 when it did not. */
+	struct unwind_regs rest;
+};
+
+/*
+ * The same; a signal handler's stack leads to another one, say. To go on, walk what is at the stack pointer of
+ * `rest`, in the place of that last frame.
+ */
+enum unwind_end unwind_walk_part(const struct unwind_regs *regs, const void *bytes, size_t size,
+	struct unwind_part *out);
+
 /* Copy the calling thread's own stack from where `regs` stand, as much as is there, at most `max` bytes;
  * returns how many. For unwind_walk_copy(), when there are tables. */
 size_t unwind_copy_stack_sigsafe(const struct unwind_regs *regs, void *to, size_t max);

@@ -17,6 +17,7 @@ struct walked {
 	size_t len;
 	enum unwind_end end;
 	bool outermost;          /* the last frame is known to be the first that there was */
+	bool ran_out;            /* it ended for want of bytes that are not in the copy */
 	struct unwind_regs regs; /* in the frame where it ended */
 };
 

@@ -4,6 +4,7 @@
 #ifndef SAMPLER_ARCH_X86_64_H
 #define SAMPLER_ARCH_X86_64_H
 
+#include <asm/perf_regs.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,14 @@ static inline uintptr_t arch_context_pc(const ucontext_t *context)
 #define ARCH_SIGNAL_GREGS    offsetof(ucontext_t, uc_mcontext.gregs)
 #define ARCH_SIGNAL_REG(reg) (ARCH_SIGNAL_GREGS + (uintptr_t)arch_context_index[reg] * 8)
 #define ARCH_SIGNAL_PC       (ARCH_SIGNAL_GREGS + (uintptr_t)REG_RIP * 8)
+
+/* What perf samples are to carry (asm/perf_regs.h), and in which order they do: by DWARF number, or
+ * ARCH_PERF_PC. */
+#define ARCH_PERF_PC 0xff
+#define ARCH_PERF_MASK \
+	(((UINT64_C(2) << PERF_REG_X86_IP) - 1) | (UINT64_C(0xff) << PERF_REG_X86_R8))
+static const uint8_t arch_perf_regs[] = { 0, 3, 2, 1, 4, 5, 6, 7, ARCH_PERF_PC, 8, 9, 10, 11,
+	12, 13, 14, 15 };
 
 /* mov $15, %rax; syscall */
 static const uint8_t arch_trampoline[] = { 0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05 };

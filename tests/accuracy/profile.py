@@ -36,10 +36,10 @@ def numbers(data):
 
 class Profile:
     """samples: [(function names, leaf first; values)]; labels: [{key: text}] of each; stacks: as samples with the first
-    value only; comments: [text]."""
+    value only; comments: [text]; period."""
 
     def __init__(self, gzipped):
-        samples, labels, strings, comments, functions, locations = [], [], [], [], {}, {}
+        samples, labels, strings, comments, functions, locations, self.period = [], [], [], [], {}, {}, 0
         for number, value in fields(gzip.decompress(gzipped)):
             if number == 2:
                 samples.append(dict(fields(value)))
@@ -52,6 +52,8 @@ class Profile:
                 functions[function[1]] = function[2]
             elif number == 6:
                 strings.append(value.decode())
+            elif number == 12:
+                self.period = value
             elif number == 13:
                 comments.append(value)
         self.comments = [strings[c] for c in comments]
@@ -65,3 +67,6 @@ class Profile:
 
     def count(self, holds):
         return sum(count for stack, count in self.stacks if holds(stack))
+
+    def labelled(self, key, text):
+        return sum(values[0] for (_, values), labels in zip(self.samples, self.labels) if labels.get(key) == text)

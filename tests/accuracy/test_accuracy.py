@@ -37,17 +37,17 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def profile_of(command, folder):
+def profile_of(command, folder, source, query):
     """Run the command under the sampler and take its CPU profile."""
     path = folder / "sock"
-    environment = {**os.environ, "LD_PRELOAD": str(SAMPLER), "POSTERN_LISTEN": f"unix:{path}"}
+    environment = {**os.environ, "LD_PRELOAD": str(SAMPLER), "POSTERN_LISTEN": f"unix:{path}", "POSTERN_CPU_SOURCE": source}
     with subprocess.Popen([str(c) for c in command], env=environment) as program:
         try:
             deadline = time.monotonic() + 30
             while True:
                 connection = UnixConnection(path)
                 try:
-                    connection.request("GET", f"/debug/pprof/profile?seconds={SECONDS}")
+                    connection.request("GET", f"/debug/pprof/profile?{query}")
                     break
                 except OSError:
                     connection.close()
@@ -64,6 +64,14 @@ def profile_of(command, folder):
             return Profile(body)
         finally:
             program.kill()
+
+
+def sees_the_kernel():
+    """As in perf_event_open(2): by privilege (root's will do), or because everybody may."""
+    try:
+        return os.geteuid() == 0 or int(pathlib.Path("/proc/sys/kernel/perf_event_paranoid").read_text()) < 2
+    except OSError:
+        return False
 
 
 def compile_program(folder, sources, flags):
@@ -85,7 +93,9 @@ def entry_of(program):
     return f"{program.name}+{struct.unpack_from('<Q', head, 24)[0]:#x}"
 
 
-class Accuracy(unittest.TestCase):
+class Accuracy:
+    source, query = None, None
+
     def check_shares(self, profile, names):
         total = profile.total()
         self.assertGreater(total, SECONDS * 25, profile.comments)
@@ -113,7 +123,7 @@ class Accuracy(unittest.TestCase):
                 subprocess.run([CC, "-O2", "-I", HERE.parents[1], "-fPIC", "-shared", "-o", folder / "library.so",
                                 HERE / "library.c"], check=True)
                 mode = (*mode, folder / "library.so")
-            profile = profile_of([program, *mode], folder)
+            profile = profile_of([program, *mode], folder, self.source, self.query)
             check(profile, names, entry_of(program))
 
     def shares_in(self, sources=("shares.c",), flags=(), mode=(), strip=False, holds=()):
@@ -172,6 +182,15 @@ class Accuracy(unittest.TestCase):
                                profile.total() * 0.999)
 
         self.run_built(["crypto.c"], ["-lcrypto"], check=check)
+
+
+class ByTimers(Accuracy, unittest.TestCase):
+    source, query = "timer", f"seconds={SECONDS}"
+
+
+@unittest.skipUnless(sees_the_kernel(), "perf events may not see the kernel here")
+class ByPerf(Accuracy, unittest.TestCase):
+    source, query = "perf", "seconds=1&hz=1000"
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ class Asleep(AsleepTest):
             self.assertEqual(self.get(address, "/debug/pprof/cmdline")[0], 200)
 
     def test_a_capture_is_cut_when_the_lease_ends(self):
-        with self.program(sys.executable, "-c", BUSY) as process:
+        with self.program(sys.executable, "-c", BUSY, POSTERN_CPU_SOURCE="timer") as process:
             with self.lease(process.pid) as (_connection, address):
                 host, port = address.rsplit(":", 1)
                 capture = http.client.HTTPConnection(host, int(port), timeout=20)

@@ -99,17 +99,25 @@ class BesideGo(SamplerTest):
                 received += more
             self.assertEqual(received.count(b"HTTP/1.1 200 OK\r\n"), 3)
 
-    def test_one_profile_at_a_time_and_a_client_that_leaves_ends_it(self):
-        with self.program(SLEEPER, "-c", BUSY):
+    def test_a_client_that_leaves_ends_its_profile(self):
+        def sampling():
+            return b", now 1234" in self.get("/debug/pprof/")[2]
+
+        with self.program(SLEEPER, "-c", BUSY, POSTERN_CPU_SOURCE="perf" if os.geteuid() == 0 else "timer"):
             first = UnixHttp(self.socket)
-            first.request("GET", "/debug/pprof/profile?seconds=60")
-            wait_for(lambda: self.get("/debug/pprof/profile?seconds=1")[0] == 500, what="the first one to run")
-            status, headers, body = self.get("/debug/pprof/profile?seconds=1")
-            self.assertEqual((status, headers["X-Go-Pprof"], body),
-                             (500, "1", b"Could not enable CPU profiling: cpu profiling already in use\n"))
+            first.request("GET", "/debug/pprof/profile?seconds=60&hz=1234")
+            wait_for(sampling if os.geteuid() == 0 else lambda: b", now " in self.get("/debug/pprof/")[2], what="it to run")
+            self.assertEqual(self.get("/debug/pprof/profile?seconds=1")[0], 200)
             self.assertEqual(self.get("/debug/pprof/goroutine")[0], 200)
             first.close()
-            wait_for(lambda: self.get("/debug/pprof/profile?seconds=1")[0] == 200, what="the first one to be ended")
+            wait_for(lambda: b", now " not in self.get("/debug/pprof/")[2], what="it to be ended")
+
+    def test_rates_that_there_are_not(self):
+        with self.program():
+            for hz in ("0", "-1", "4001", "x", "99999999999999999999"):
+                status, headers, body = self.get(f"/debug/pprof/profile?seconds=1&hz={hz}")
+                self.assertEqual((status, headers["X-Go-Pprof"]), (400, "1"))
+                self.assertEqual(body, b'invalid value for "hz" - must be a whole number from 1 to 4000\n')
 
     def test_seconds_as_go_reads_them(self):
         with self.program():
