@@ -41,9 +41,17 @@ void connection_close(struct connection *connection)
 	if (connection->state == CONNECTION_CAPTURING)
 		connection->capture.kind->cut(&connection->capture);
 	lease_end(&connection->lease);
+	if (connection->state == CONNECTION_NAMING)
+		lines_cancel(&connection->job);
 	(void)close(connection->socket);
 	arena_close(&connection->arena);
 	connection->state = CONNECTION_FREE;
+}
+
+bool connection_is_due(const struct connection *connection, uint64_t now)
+{
+	return now >= connection->deadline_ns ||
+	       (connection->state == CONNECTION_NAMING && connection->job.done);
 }
 
 short connection_events(const struct connection *connection)
@@ -54,6 +62,7 @@ short connection_events(const struct connection *connection)
 	case CONNECTION_WRITING:
 		return POLLOUT;
 	case CONNECTION_CAPTURING:
+	case CONNECTION_NAMING:
 		return POLLRDHUP; /* a client that has gone ends its capture */
 	case CONNECTION_FREE:
 		break;
@@ -108,6 +117,30 @@ static void begin_answer(struct connection *connection, uint64_t now)
 	else if (connection->is_http10)
 		add_field(head, "Connection", "keep-alive");
 	buf_add_cstr(head, "\r\n");
+}
+
+/* Names are as good as they get: write what wanted them. */
+static void end_naming(struct connection *connection, uint64_t now)
+{
+	struct late late = connection->answer.late;
+
+	lines_end(&connection->job);
+	late.write(late.state, &connection->arena, &connection->answer);
+	begin_answer(connection, now);
+}
+
+/* The endpoint is done; but what it has may want names. */
+static void take_answer(struct connection *connection, uint64_t now)
+{
+	if (!connection->answer.late.write) {
+		begin_answer(connection, now);
+		return;
+	}
+	connection->state = CONNECTION_NAMING;
+	connection->deadline_ns = now + LINES_WAIT_NS;
+	lines_begin(&connection->job, connection->answer.late.symbols, now);
+	if (connection->job.done)
+		end_naming(connection, now);
 }
 
 static void refuse(
@@ -186,7 +219,7 @@ static void ask(struct connection *connection, const struct settings *settings,
 		connection->deadline_ns = connection->capture.until_ns;
 		return;
 	}
-	begin_answer(connection, now);
+	take_answer(connection, now);
 }
 
 static void take_request(
@@ -279,7 +312,7 @@ static void end_capture(struct connection *connection, uint64_t now)
 {
 	connection->capture.kind->end(
 		&connection->capture, &connection->arena, &connection->answer);
-	begin_answer(connection, now);
+	take_answer(connection, now);
 }
 
 static bool client_is_gone(const struct connection *connection)
@@ -297,6 +330,11 @@ void connection_step(
 			connection_close(connection);
 		else if (now >= connection->deadline_ns)
 			end_capture(connection, now);
+	} else if (connection->state == CONNECTION_NAMING) {
+		if (client_is_gone(connection))
+			connection_close(connection);
+		else if (connection_is_due(connection, now))
+			end_naming(connection, now);
 	} else if (now >= connection->deadline_ns) {
 		connection_close(connection);
 	}

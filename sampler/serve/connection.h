@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sampler/names/lines.h"
 #include "sampler/serve/endpoint.h"
 #include "sampler/serve/lease.h"
 #include "sampler/serve/power.h"
@@ -17,6 +18,7 @@ enum connection_state {
 	CONNECTION_FREE = 0,
 	CONNECTION_READING,
 	CONNECTION_CAPTURING, /* until `deadline_ns`, or until the client goes away */
+	CONNECTION_NAMING,    /* until source lines are there, or `deadline_ns` */
 	CONNECTION_WRITING,
 };
 
@@ -33,6 +35,7 @@ struct connection {
 	struct arena arena; /* of the request that is being answered */
 	struct capture capture;
 	struct answer answer;
+	struct lines_job job; /* what names are waited for */
 	struct buf head;
 	size_t sent; /* of head and body together */
 	size_t in_len;
@@ -46,6 +49,9 @@ void connection_begin(
 /* Go on as far as it goes without waiting. */
 void connection_step(
 	struct connection *connection, const struct settings *settings, uint64_t now);
+
+/* Is there something to do without its client: the time has come, or what it waited for? */
+bool connection_is_due(const struct connection *connection, uint64_t now);
 
 /* What poll() shall wait for. */
 short connection_events(const struct connection *connection);

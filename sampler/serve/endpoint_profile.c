@@ -1,5 +1,6 @@
 #include "sampler/collect/cpu.h"
 #include "sampler/serve/endpoint.h"
+#include "sampler/store/depot.h"
 #include "sampler/write/pprof.h"
 
 #define DEFAULT_SECONDS 30
@@ -38,10 +39,50 @@ static void add_samples(struct pprof *pprof, const struct cpu_result *result)
 	}
 }
 
-static int write_profile(struct arena *arena, struct answer *answer, struct err *err)
+/* What was captured, until it is written; the collector's own may be another by then. */
+struct captured {
+	struct symbols *symbols;
+	struct cpu_result result;
+	struct pprof_settings settings;
+};
+
+static void write_profile(void *state, struct arena *arena, struct answer *answer)
+{
+	struct captured *captured = state;
+	struct pprof *pprof = pprof_open(arena, captured->symbols, &captured->settings);
+	struct err err = { .text = "out of memory for the profile" };
+
+	if (pprof)
+		add_samples(pprof, &captured->result);
+	if (!pprof || pprof_finish(pprof, &answer->body, &err))
+		answer_error(arena, answer, 500, err.text);
+}
+
+/* Copy the tally, and ask for the names of all that is in it. */
+static int take_samples(
+	struct arena *arena, const struct cpu_result *result, struct captured *captured)
+{
+	const struct tally_row *row;
+	size_t at = 0;
+
+	captured->result = *result;
+	if (tally_open(&captured->result.tally, arena))
+		return -1;
+	while ((row = tally_next(&result->tally, &at))) {
+		struct depot_stack stack = depot_get(row->key.stack);
+
+		tally_add(&captured->result.tally, &row->key, row->values, 1);
+		symbols_ask_stack(captured->symbols, stack.pcs, stack.len);
+	}
+	captured->result.tally.lost += result->tally.lost;
+	return 0;
+}
+
+static int write_later(struct arena *arena, struct answer *answer, struct err *err)
 {
 	const struct cpu_result *result = cpu_stop();
-	struct pprof_settings settings = {
+	struct captured *captured = arena_alloc(arena, sizeof(*captured));
+	const struct pprof_settings settings = {
 		.values = { { "samples", "count" }, { "cpu", "nanoseconds" } },
 		.values_len = 2,
 		.period_type = { "cpu", "nanoseconds" },
@@ -50,16 +91,16 @@ static int write_profile(struct arena *arena, struct answer *answer, struct err 
 		.duration_ns = (int64_t)result->duration_ns,
 		.comments = { rate_comment(arena, result) },
 	};
-	struct symbols *symbols;
-	struct pprof *pprof;
 
-	if (answer_attachment(arena, answer, "profile") || symbols_open(arena, &symbols, err))
+	if (!captured || answer_attachment(arena, answer, "profile") ||
+		symbols_open(arena, &captured->symbols, err) ||
+		take_samples(arena, result, captured))
 		return -1;
-	pprof = pprof_open(arena, symbols, &settings);
-	if (!pprof)
-		return err_set(err, ERR_NOMEM, "out of memory for the profile");
-	add_samples(pprof, result);
-	return pprof_finish(pprof, &answer->body, err);
+	captured->settings = settings;
+	answer->late = (struct late){
+		.symbols = captured->symbols, .write = write_profile, .state = captured
+	};
+	return 0;
 }
 
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
@@ -67,7 +108,7 @@ static void end(struct capture *capture, struct arena *arena, struct answer *ans
 	struct err err = { .text = "out of memory" };
 
 	(void)capture;
-	if (write_profile(arena, answer, &err))
+	if (write_later(arena, answer, &err))
 		answer_error(arena, answer, 500, err.text);
 }
 
