@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "sampler/names/elf.h"
+#include "sampler/names/perf_map.h"
 #include "sampler/proc/maps.h"
 
 #define MODULES_MAX  4096
@@ -31,6 +32,8 @@ struct symbols {
 	struct loaded *modules;
 	size_t len;
 	const char *remark;
+	bool has_map; /* the file was looked for */
+	struct perf_map map;
 	struct asked *first, **end; /* in the order in which they were asked for */
 	size_t asked_len;
 	struct asked **slots; /* the same by address: an open-addressing table */
@@ -254,6 +257,27 @@ static const char *name_after(struct symbols *symbols, const char *module, uint6
 	return arena_strndup(symbols->arena, name.ptr, name.len);
 }
 
+/* Code that the program made itself may have its name in a list. */
+static bool look_up_made(
+	struct symbols *symbols, const struct loaded *module, struct asked *asked)
+{
+	const struct perf_map_entry *entry;
+
+	if (!symbols->has_map)
+		perf_map_read(symbols->arena, &symbols->map);
+	symbols->has_map = true;
+	entry = perf_map_find(&symbols->map, asked->real);
+	if (!entry)
+		return false;
+	asked->symbol = (struct symbol){
+		.name = entry->name,
+		.offset = asked->real - entry->start,
+		.address = asked->real - module->real_start + module->shown.start,
+		.module = (size_t)(module - symbols->modules),
+	};
+	return true;
+}
+
 static void look_up(struct symbols *symbols, struct asked *asked)
 {
 	struct loaded *module = find_module(symbols, asked->real);
@@ -269,6 +293,9 @@ static void look_up(struct symbols *symbols, struct asked *asked)
 	asked->in_file = asked->real - module->bias;
 	symbol = find_symbol(module, asked->in_file);
 	asked->has_name = symbol != NULL;
+	if (module->symbols_len + module->starts_len == 0 &&
+		look_up_made(symbols, module, asked))
+		return;
 	start = symbol ? symbol->address : find_start(module, asked->in_file);
 	asked->symbol = (struct symbol){
 		.name = symbol ? symbol->name : name_after(symbols, module->shown.path, start),

@@ -2,8 +2,9 @@
  * symbols.h - names for addresses, from the ELF files on disk, in the server thread only.
  *
  * Own reader of .symtab and .dynsym (and the vdso from memory); no loader call, no allocation from
- * the program's heap.  Code without a symbol is named after its function's start as .eh_frame_hdr
- * has it, else after itself: "module+0xoffset"; a name is never empty.
+ * the program's heap.  Entries of linkage tables are "name@plt"; code that was made at run time has
+ * its name from the runtime's list (perf_map.h).  Code without a symbol is named after its function's
+ * start as .eh_frame_hdr has it, else after itself: "module+0xoffset"; a name is never empty.
  *
  * Addresses that go outside lie on made-up module bases, so that no reader learns the program's
  * real layout: module number N (in the order in which this process first met them) lies at
