@@ -1,9 +1,9 @@
 #include "sampler/serve/snapshot.h"
 
 #include "base/clock.h"
+#include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
 #include "sampler/write/text.h"
-#include "sampler/store/depot.h"
 
 #define SECONDS_MAX ((int64_t)7 * 24 * 3600)
 

@@ -186,8 +186,8 @@ class Pprof(Built):
                 try:
                     wait_for(lambda: reaches(url), what="pprof's pages")
                     for page, words in (("top", r'TopTable\(|"Name":"inlined_work"'), ("graph" if tool == NEWEST else "", r'id="graph"(.|\n)*xlink:title="inlined_work \('),
-                                        ("flamegraph", r'"inlined_work'), ("peek?f=inlined_work", r"known_function(.|\n)*inlined_work \S*.*\(inline\)"),
-                                        ("source?f=inlined_work", rf"<h2>inlined_work</h2>(.|\n)*> +{self.work}</span>.*\ds .*1\.0000001")):
+                                        ("flamegraph", r'"inlined_work'), ("peek?f=known_function", rf"inlined_work \S+lines_host.c:{self.work} \(inline\)"),
+                                        ("source?f=inlined_work", rf"<h2>inlined_work</h2>(.|\n)*> +{self.work}</span>.*\dm?s .*1\.0000001")):
                         with urllib.request.urlopen(f"{url}/ui/{page}", timeout=30) as answer:
                             text = answer.read().decode()
                             self.assertRegex(text, words, (tool, page))
