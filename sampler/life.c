@@ -28,6 +28,7 @@
 #define STOP_WAIT_NS  UINT64_C(2000000000)
 
 static struct settings settings;
+static const char *library_path = ""; /* our own file */
 static size_t tls_bytes; /* what the program's thread-local variables take of a stack */
 static struct server server;
 static atomic_bool running;                 /* a thread of this process runs the server */
@@ -163,7 +164,8 @@ void life_begin(const char *library)
 		heap_set_rate(0);
 		return;
 	}
-	settings_read(&settings);
+	library_path = library;
+	settings_read(&settings, library_path);
 	if (settings.children != CHILDREN_FOLLOW)
 		settings_hide(library);
 	if (!wrong && settings.err.kind != ERR_NONE)
@@ -204,7 +206,7 @@ const char *postern_start(const char *listen, const char *name)
 				"POSTERN_LISTEN=off "
 				"keeps it from starting by itself";
 	} else {
-		settings_read(&settings);
+		settings_read(&settings, library_path);
 		if ((listen && !sv_to_cstr(sv_from_cstr(listen), settings.listen,
 				       sizeof(settings.listen))) ||
 			(name && !sv_to_cstr(sv_from_cstr(name), settings.name,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -217,7 +218,64 @@ static void read_runtime_dir(struct settings *out)
 	out->runtime_dir[path.len] = '\0';
 }
 
-void settings_read(struct settings *out)
+static bool is_program(const char *path)
+{
+	struct stat status;
+
+	return path[0] == '/' && stat(path, &status) == 0 && S_ISREG(status.st_mode) &&
+	       access(path, X_OK) == 0;
+}
+
+/* Beside the library as it was built, or as both were installed, here or elsewhere. */
+static void find_lines(struct settings *out, const char *library)
+{
+	static const char *const places[] = { "/postern-lines", "/../bin/postern-lines",
+		"/" POSTERN_LIBEXEC_FROM_LIB "/postern/postern-lines" };
+	const char *slash = strrchr(library, '/');
+
+	for (size_t i = 0; slash && i < sizeof(places) / sizeof(places[0]); i++) {
+		struct buf path;
+
+		buf_init_fixed(&path, out->lines, sizeof(out->lines) - 1);
+		if (library[0] != '/' && getcwd(out->lines, sizeof(out->lines) - 1)) {
+			path.len = strlen(out->lines);
+			buf_add_byte(&path, '/');
+		}
+		buf_add(&path, library, (size_t)(slash - library));
+		buf_add_cstr(&path, places[i]);
+		out->lines[path.len] = '\0';
+		if (!path.failed && is_program(out->lines))
+			return;
+	}
+	copy(out, "the path of postern-lines", POSTERN_LIBEXEC "/postern/postern-lines",
+		out->lines, sizeof(out->lines));
+	if (!is_program(out->lines))
+		out->lines[0] = '\0';
+}
+
+static void read_lines(struct settings *out, const char *library)
+{
+	const char *value = get("POSTERN_LINES"), *folder = get("POSTERN_DEBUG_DIR");
+
+	out->lines_off = value && strcmp(value, "off") == 0;
+	if (!value)
+		find_lines(out, library);
+	else if (!out->lines_off && !is_program(value))
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_LINES is '%s': it must be off, or the whole path of "
+			"postern-lines",
+			value);
+	else
+		copy(out, "POSTERN_LINES", value, out->lines, sizeof(out->lines));
+	if (folder && folder[0] != '/')
+		(void)err_set(&out->err, ERR_INPUT,
+			"POSTERN_DEBUG_DIR is '%s': it must be the whole path of a folder",
+			folder);
+	copy(out, "POSTERN_DEBUG_DIR", folder ? folder : "/usr/lib/debug", out->debug_dir,
+		sizeof(out->debug_dir));
+}
+
+void settings_read(struct settings *out, const char *library)
 {
 	const char *listen = get("POSTERN_LISTEN"), *name = get("POSTERN_NAME");
 
@@ -237,6 +295,7 @@ void settings_read(struct settings *out)
 	read_flight(out);
 	read_token(out);
 	read_runtime_dir(out);
+	read_lines(out, library);
 }
 
 /* Remove our library's entry from a list like LD_PRELOAD's, in place. */

@@ -13,6 +13,7 @@
 
 #define SETTINGS_UIDS_MAX  32
 #define SETTINGS_TOKEN_MAX 4096
+#define SETTINGS_PATH_SIZE 1024
 #define SETTINGS_HEAP_RATE UINT64_C(524288) /* bytes; as Go's */
 #define SETTINGS_RATE_MAX  (UINT64_C(1) << 40)
 #define SETTINGS_FLIGHT    (UINT64_C(16) << 20) /* bytes, when it is asked for by a duration */
@@ -47,11 +48,17 @@ struct settings {
 	uint64_t flight_ns;    /* that it keeps at most; 0: what there is room for */
 	bool requires_token;
 	char token[SETTINGS_TOKEN_MAX]; /* ends in NUL */
-	struct err err;                 /* kind ERR_NONE unless something is wrong */
+	bool lines_off;
+	char lines[SETTINGS_PATH_SIZE]; /* the program for source lines; "": there is none */
+	char debug_dir[SETTINGS_PATH_SIZE]; /* where it looks for separate debug files */
+	struct err err;                     /* kind ERR_NONE unless something is wrong */
 };
 
-/* Read the environment. What is wrong is in `err`, and the library then stays off. */
-void settings_read(struct settings *out);
+/*
+ * Read the environment. What is wrong is in `err`, and the library then stays off.  `library` is our
+ * own file's path: near to it, or where it was to be installed, lies the program for source lines.
+ */
+void settings_read(struct settings *out, const char *library);
 
 /*
  * Just what heap sampling is to begin with, for the first allocation, which comes before settings_read(): 0

@@ -98,6 +98,7 @@ bool elf_open(const struct elf_source *source, struct elf *out)
 	out->sections_offset = head.e_shoff;
 	out->sections_len = head.e_shnum;
 	out->section_size = head.e_shentsize;
+	out->names_section = head.e_shstrndx;
 	return true;
 }
 
@@ -197,12 +198,116 @@ static char *read_strings(
 	return strings;
 }
 
+static bool find_named(const struct elf *elf, const char *name, Elf64_Shdr *out)
+{
+	Elf64_Shdr names;
+	char text[16];
+	size_t len = strlen(name) + 1;
+
+	if (!read_section(elf, elf->names_section, &names))
+		return false;
+	for (uint32_t i = 0; i < elf->sections_len; i++) {
+		uint64_t at;
+
+		if (read_section(elf, i, out) &&
+			!__builtin_add_overflow(names.sh_offset, out->sh_name, &at) &&
+			elf_read(&elf->source, at, text, len) && memcmp(text, name, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What the entries of the linkage tables jump to: one relocation for each, in their order. */
+struct linkage {
+	const Elf64_Rela *entries;
+	size_t len;
+	const Elf64_Sym *symbols;
+	size_t symbols_len;
+	const char *strings;
+	uint64_t strings_len;
+};
+
+static void *read_whole(const struct elf *elf, struct arena *arena, const Elf64_Shdr *section)
+{
+	void *bytes = section->sh_size <= STRINGS_MAX
+			      ? arena_alloc(arena, (size_t)section->sh_size)
+			      : NULL;
+
+	if (!bytes ||
+		!elf_read(&elf->source, section->sh_offset, bytes, (size_t)section->sh_size))
+		return NULL;
+	return bytes;
+}
+
+static void read_linkage(const struct elf *elf, struct arena *arena, struct linkage *out)
+{
+	Elf64_Shdr section, symbols;
+
+	*out = (struct linkage){ 0 };
+	if (!find_named(elf, ".rela.plt", &section) || section.sh_type != SHT_RELA ||
+		!read_section(elf, section.sh_link, &symbols))
+		return;
+	out->entries = read_whole(elf, arena, &section);
+	out->symbols = read_whole(elf, arena, &symbols);
+	out->symbols_len = (size_t)symbols.sh_size / sizeof(Elf64_Sym);
+	out->strings = read_strings(elf, arena, symbols.sh_link, &out->strings_len);
+	if (out->entries && out->symbols && out->strings)
+		out->len = (size_t)section.sh_size / sizeof(Elf64_Rela);
+}
+
+static const char *linkage_name(
+	const struct linkage *linkage, size_t index, struct arena *arena)
+{
+	uint64_t symbol = ELF64_R_SYM(linkage->entries[index].r_info);
+	const char *name;
+	char *out;
+	size_t len;
+
+	if (symbol == 0 || symbol >= linkage->symbols_len ||
+		linkage->symbols[symbol].st_name >= linkage->strings_len)
+		return NULL;
+	name = linkage->strings + linkage->symbols[symbol].st_name;
+	len = strlen(name);
+	out = len > 0 ? arena_alloc(arena, len + sizeof("@plt")) : NULL;
+	if (out) {
+		memcpy(out, name, len);
+		memcpy(out + len, "@plt", sizeof("@plt"));
+	}
+	return out;
+}
+
+/* The first entries of .plt, as many bytes as are left over, serve the loader. */
+static void add_linkage(const struct elf *elf, struct arena *arena,
+	const struct linkage *linkage, const char *table, struct elf_symbol *out, size_t *len)
+{
+	Elf64_Shdr section;
+	uint64_t size, used;
+
+	if (linkage->len == 0 || !find_named(elf, table, &section))
+		return;
+	size = section.sh_entsize >= 8 && section.sh_entsize <= 64 ? section.sh_entsize : 16;
+	used = size * linkage->len;
+	if (section.sh_size < used || section.sh_size - used > 64)
+		return;
+	for (size_t i = 0; i < linkage->len; i++) {
+		const char *name = linkage_name(linkage, i, arena);
+
+		if (name)
+			out[(*len)++] = (struct elf_symbol){
+				.address = section.sh_addr + section.sh_size - used + i * size,
+				.size = size,
+				.name = name,
+			};
+	}
+}
+
 void elf_symbols(
 	const struct elf *elf, struct arena *arena, struct elf_symbol **out, size_t *len)
 {
 	Elf64_Shdr section;
 	uint64_t strings_len, count;
 	const char *strings;
+	struct linkage linkage;
 	Elf64_Sym *table;
 
 	*len = 0;
@@ -214,8 +319,9 @@ void elf_symbols(
 	strings = read_strings(elf, arena, section.sh_link, &strings_len);
 	if (!strings || count > SYMBOLS_MAX)
 		return;
+	read_linkage(elf, arena, &linkage);
 	table = arena_alloc(arena, (size_t)count * sizeof(*table));
-	*out = arena_alloc(arena, (size_t)count * sizeof(**out));
+	*out = arena_alloc(arena, ((size_t)count + 2 * linkage.len) * sizeof(**out));
 	if (!table || !*out ||
 		!elf_read(
 			&elf->source, section.sh_offset, table, (size_t)count * sizeof(*table)))
@@ -227,6 +333,8 @@ void elf_symbols(
 		if (is_function(&table[i]) && table[i].st_name < strings_len && symbol.name[0])
 			(*out)[(*len)++] = symbol;
 	}
+	add_linkage(elf, arena, &linkage, ".plt", *out, len);
+	add_linkage(elf, arena, &linkage, ".plt.sec", *out, len);
 	sort_symbols(*out, *len);
 }
 

@@ -33,6 +33,7 @@ struct elf {
 	char build_id[65];                             /* lower-case hex, or "" */
 	uint64_t sections_offset;                      /* private */
 	uint16_t sections_len, section_size;           /* private */
+	uint16_t names_section;                        /* private */
 };
 
 struct elf_symbol {
@@ -49,8 +50,8 @@ bool elf_open(const struct elf_source *source, struct elf *out);
  * holds it. */
 bool elf_address_of(const struct elf *elf, uint64_t offset, uint64_t *address);
 
-/* Function symbols, sorted by address, from .symtab, else .dynsym. Without memory or symbols the
- * list is empty. */
+/* Function symbols, sorted by address, from .symtab, else .dynsym; and the entries of the linkage
+ * tables .plt and .plt.sec, "name@plt". Without memory or symbols the list is empty. */
 void elf_symbols(
 	const struct elf *elf, struct arena *arena, struct elf_symbol **out, size_t *len);
 

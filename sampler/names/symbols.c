@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include "sampler/names/elf.h"
+#include "sampler/names/perf_map.h"
 #include "sampler/proc/maps.h"
 
 #define MODULES_MAX  4096
 #define BASE_SHIFT   40
 #define NAME_MAX_LEN 320
+#define FIRST_SLOTS  1024
 
 struct loaded {
 	struct module shown;
@@ -29,6 +31,13 @@ struct symbols {
 	struct arena *arena;
 	struct loaded *modules;
 	size_t len;
+	const char *remark;
+	bool has_map; /* the file was looked for */
+	struct perf_map map;
+	struct asked *first, **end; /* in the order in which they were asked for */
+	size_t asked_len;
+	struct asked **slots; /* the same by address: an open-addressing table */
+	size_t slots_len;
 };
 
 /*
@@ -98,6 +107,7 @@ int symbols_open(struct arena *arena, struct symbols **out, struct err *err)
 	if (!symbols || maps_read(arena, &text))
 		return err_set(err, ERR_SYSTEM, "/proc/self/maps cannot be read");
 	symbols->arena = arena;
+	symbols->end = &symbols->first;
 	symbols->modules = arena_alloc(arena, MODULES_MAX * sizeof(*symbols->modules));
 	if (!symbols->modules)
 		return err_set(err, ERR_NOMEM, "out of memory for the list of modules");
@@ -247,29 +257,174 @@ static const char *name_after(struct symbols *symbols, const char *module, uint6
 	return arena_strndup(symbols->arena, name.ptr, name.len);
 }
 
-void symbols_find(struct symbols *symbols, uintptr_t address, struct symbol *out)
+/* Code that the program made itself may have its name in a list. */
+static bool look_up_made(
+	struct symbols *symbols, const struct loaded *module, struct asked *asked)
 {
-	struct loaded *module = find_module(symbols, address);
+	const struct perf_map_entry *entry;
+
+	if (!symbols->has_map)
+		perf_map_read(symbols->arena, &symbols->map);
+	symbols->has_map = true;
+	entry = perf_map_find(&symbols->map, asked->real);
+	if (!entry)
+		return false;
+	asked->symbol = (struct symbol){
+		.name = entry->name,
+		.offset = asked->real - entry->start,
+		.address = asked->real - module->real_start + module->shown.start,
+		.module = (size_t)(module - symbols->modules),
+	};
+	return true;
+}
+
+static void look_up(struct symbols *symbols, struct asked *asked)
+{
+	struct loaded *module = find_module(symbols, asked->real);
 	const struct elf_symbol *symbol;
-	uint64_t in_file, start;
+	uint64_t start;
 
 	if (!module) {
-		*out = (struct symbol){ .name = "[unknown]", .module = symbols->len };
+		asked->symbol = (struct symbol){ .name = "[unknown]", .module = symbols->len };
 		return;
 	}
 	if (!module->tried)
 		load(symbols, module);
-	in_file = address - module->bias;
-	symbol = find_symbol(module, in_file);
-	start = symbol ? symbol->address : find_start(module, in_file);
-	*out = (struct symbol){
+	asked->in_file = asked->real - module->bias;
+	symbol = find_symbol(module, asked->in_file);
+	asked->has_name = symbol != NULL;
+	if (module->symbols_len + module->starts_len == 0 &&
+		look_up_made(symbols, module, asked))
+		return;
+	start = symbol ? symbol->address : find_start(module, asked->in_file);
+	asked->symbol = (struct symbol){
 		.name = symbol ? symbol->name : name_after(symbols, module->shown.path, start),
-		.offset = in_file - start,
-		.address = address - module->real_start + module->shown.start,
+		.offset = asked->in_file - start,
+		.address = asked->real - module->real_start + module->shown.start,
 		.module = (size_t)(module - symbols->modules),
 	};
-	if (!out->name)
-		out->name = "[out of memory]";
+	if (!asked->symbol.name)
+		asked->symbol.name = "[out of memory]";
+}
+
+/* The slot of an address: its own, or the empty one where it belongs. */
+static struct asked **slot_of(struct asked **slots, size_t len, uintptr_t address)
+{
+	size_t at = (size_t)(address * 0x9e3779b97f4a7c15U >> 20) & (len - 1);
+
+	while (slots[at] && slots[at]->real != address)
+		at = (at + 1) & (len - 1);
+	return &slots[at];
+}
+
+static bool grow_slots(struct symbols *symbols)
+{
+	size_t len = symbols->slots_len ? symbols->slots_len * 4 : FIRST_SLOTS;
+	struct asked **slots = arena_alloc(symbols->arena, len * sizeof(*slots));
+
+	if (!slots)
+		return false;
+	for (struct asked *at = symbols->first; at; at = at->next)
+		*slot_of(slots, len, at->real) = at;
+	symbols->slots = slots; /* the smaller ones go with the arena */
+	symbols->slots_len = len;
+	return true;
+}
+
+static struct asked *ask(struct symbols *symbols, uintptr_t address)
+{
+	struct asked **slot, *asked;
+
+	if (symbols->asked_len * 2 >= symbols->slots_len && !grow_slots(symbols))
+		return NULL;
+	slot = slot_of(symbols->slots, symbols->slots_len, address);
+	if (*slot)
+		return *slot;
+	asked = arena_alloc(symbols->arena, sizeof(*asked));
+	if (!asked)
+		return NULL;
+	asked->real = address;
+	look_up(symbols, asked);
+	asked->only = (struct symbol_line){ .function = asked->symbol.name,
+		.system_name = asked->symbol.name };
+	asked->symbol.lines = &asked->only;
+	asked->symbol.lines_len = 1;
+	*slot = asked;
+	*symbols->end = asked;
+	symbols->end = &asked->next;
+	symbols->asked_len++;
+	return asked;
+}
+
+void symbols_find(struct symbols *symbols, uintptr_t address, struct symbol *out)
+{
+	static const struct symbol_line nothing = { .function = "[out of memory]",
+		.system_name = "[out of memory]" };
+	const struct asked *asked = ask(symbols, address);
+
+	if (asked)
+		*out = asked->symbol;
+	else
+		*out = (struct symbol){ .name = nothing.function,
+			.module = symbols->len,
+			.lines = &nothing,
+			.lines_len = 1 };
+}
+
+void symbols_ask_stack(struct symbols *symbols, const uintptr_t *pcs, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		(void)ask(symbols, pcs[i] - 1);
+}
+
+/* Counting sort. What lies in no file (the vdso, code made at run time) is left out. */
+struct asked **symbols_asked(struct symbols *symbols, size_t *len)
+{
+	size_t *places = arena_alloc(symbols->arena, (symbols->len + 1) * sizeof(*places));
+	struct asked **sorted =
+		arena_alloc(symbols->arena, (symbols->asked_len + 1) * sizeof(struct asked *));
+	size_t at = 0;
+
+	*len = 0;
+	if (!places || !sorted)
+		return NULL;
+	for (const struct asked *asked = symbols->first; asked; asked = asked->next)
+		places[asked->symbol.module]++;
+	for (size_t i = 0; i < symbols->len; i++) {
+		size_t count = symbols->modules[i].shown.path[0] == '/' ? places[i] : 0;
+
+		places[i] = count ? at : SIZE_MAX;
+		at += count;
+	}
+	places[symbols->len] = SIZE_MAX;
+	for (struct asked *asked = symbols->first; asked; asked = asked->next) {
+		if (places[asked->symbol.module] != SIZE_MAX)
+			sorted[places[asked->symbol.module]++] = asked;
+	}
+	*len = at;
+	return sorted;
+}
+
+int symbols_open_file(const struct symbols *symbols, size_t module)
+{
+	struct elf_source source;
+
+	return open_source(&symbols->modules[module], &source) ? source.file : -1;
+}
+
+struct arena *symbols_arena(const struct symbols *symbols)
+{
+	return symbols->arena;
+}
+
+void symbols_remark(struct symbols *symbols, const char *text)
+{
+	symbols->remark = text;
+}
+
+const char *symbols_remarked(const struct symbols *symbols)
+{
+	return symbols->remark;
 }
 
 size_t symbols_modules(const struct symbols *symbols)

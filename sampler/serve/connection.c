@@ -43,9 +43,17 @@ void connection_close(struct connection *connection)
 		(connection->state == CONNECTION_STREAMING && !connection->is_whole))
 		connection->capture.kind->cut(&connection->capture);
 	lease_end(&connection->lease);
+	if (connection->state == CONNECTION_NAMING)
+		lines_cancel(&connection->job);
 	(void)close(connection->socket);
 	arena_close(&connection->arena);
 	connection->state = CONNECTION_FREE;
+}
+
+bool connection_is_due(const struct connection *connection, uint64_t now)
+{
+	return now >= connection->deadline_ns || connection->state == CONNECTION_STREAMING ||
+	       (connection->state == CONNECTION_NAMING && connection->job.done);
 }
 
 short connection_events(const struct connection *connection)
@@ -56,6 +64,7 @@ short connection_events(const struct connection *connection)
 	case CONNECTION_WRITING:
 		return POLLOUT;
 	case CONNECTION_CAPTURING:
+	case CONNECTION_NAMING:
 		return POLLRDHUP; /* a client that has gone ends its capture */
 	case CONNECTION_STREAMING:
 		return (short)(POLLRDHUP |
@@ -150,6 +159,30 @@ static void begin_stream(struct connection *connection, uint64_t now)
 	connection->is_whole = connection->is_last = true;
 }
 
+/* Names are as good as they get: write what wanted them. */
+static void end_naming(struct connection *connection, uint64_t now)
+{
+	struct late late = connection->answer.late;
+
+	lines_end(&connection->job);
+	late.write(late.state, &connection->arena, &connection->answer);
+	begin_answer(connection, now);
+}
+
+/* The endpoint is done; but what it has may want names. */
+static void take_answer(struct connection *connection, uint64_t now)
+{
+	if (!connection->answer.late.write) {
+		begin_answer(connection, now);
+		return;
+	}
+	connection->state = CONNECTION_NAMING;
+	connection->deadline_ns = now + LINES_WAIT_NS;
+	lines_begin(&connection->job, connection->answer.late.symbols, now);
+	if (connection->job.done)
+		end_naming(connection, now);
+}
+
 static void refuse(
 	struct connection *connection, unsigned status, const char *text, uint64_t now)
 {
@@ -222,7 +255,7 @@ static void ask(struct connection *connection, const struct settings *settings,
 	}
 	switch (endpoint_ask(&question, &connection->answer, &connection->capture)) {
 	case ENDPOINT_ANSWERED:
-		begin_answer(connection, now);
+		take_answer(connection, now);
 		break;
 	case ENDPOINT_CAPTURE:
 		connection->state = CONNECTION_CAPTURING;
@@ -306,7 +339,7 @@ static void end_capture(struct connection *connection, uint64_t now)
 {
 	connection->capture.kind->end(
 		&connection->capture, &connection->arena, &connection->answer);
-	begin_answer(connection, now);
+	take_answer(connection, now);
 }
 
 static bool client_is_gone(const struct connection *connection)
@@ -375,12 +408,22 @@ static void step_capture(struct connection *connection, uint64_t now)
 		end_capture(connection, now);
 }
 
+static void step_naming(struct connection *connection, uint64_t now)
+{
+	if (client_is_gone(connection))
+		connection_close(connection);
+	else if (connection_is_due(connection, now))
+		end_naming(connection, now);
+}
+
 void connection_step(
 	struct connection *connection, const struct settings *settings, uint64_t now)
 {
 	if (connection->state == CONNECTION_CAPTURING ||
 		(connection->state == CONNECTION_STREAMING && now < connection->deadline_ns)) {
 		step_capture(connection, now);
+	} else if (connection->state == CONNECTION_NAMING) {
+		step_naming(connection, now);
 	} else if (now >= connection->deadline_ns) {
 		connection_close(connection);
 	}

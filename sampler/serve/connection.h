@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sampler/names/lines.h"
 #include "sampler/serve/endpoint.h"
 #include "sampler/serve/lease.h"
 #include "sampler/serve/outgoing.h"
@@ -18,6 +19,7 @@ enum connection_state {
 	CONNECTION_FREE = 0,
 	CONNECTION_READING,
 	CONNECTION_CAPTURING, /* until `deadline_ns`, or until the client goes away */
+	CONNECTION_NAMING,    /* until source lines are there, or `deadline_ns` */
 	CONNECTION_WRITING,
 	CONNECTION_STREAMING, /* both: the answer is sent as it comes */
 };
@@ -35,6 +37,7 @@ struct connection {
 	struct arena arena; /* of the request that is being answered */
 	struct capture capture;
 	struct answer answer;
+	struct lines_job job; /* what names are waited for */
 	struct buf head;
 	struct outgoing outgoing;
 	/* Of an answer that is streamed: how far its body was sent, and what is on its way; nothing is added
@@ -53,11 +56,8 @@ void connection_begin(
 void connection_step(
 	struct connection *connection, const struct settings *settings, uint64_t now);
 
-/* Is it to be stepped although nothing has happened to its socket? */
-static inline bool connection_is_streaming(const struct connection *connection)
-{
-	return connection->state == CONNECTION_STREAMING;
-}
+/* Is there something to do without its client: the time has come, or what it waited for? */
+bool connection_is_due(const struct connection *connection, uint64_t now);
 
 /* What poll() shall wait for. */
 short connection_events(const struct connection *connection);

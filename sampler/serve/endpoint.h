@@ -9,6 +9,20 @@
 
 #include "http/head.h"
 #include "sampler/memory/arena.h"
+#include "sampler/names/symbols.h"
+
+struct answer;
+
+/*
+ * The body is to be written when the addresses that `symbols` was asked for have got their names and lines
+ * (names/lines.h), as far as they can be had.
+ */
+struct late {
+	struct symbols *symbols;
+	/* NULL: the body is whole. Fills in the answer anew where something goes wrong. */
+	void (*write)(void *state, struct arena *arena, struct answer *answer);
+	void *state; /* in the arena */
+};
 
 struct answer {
 	unsigned status;
@@ -18,6 +32,7 @@ struct answer {
 	const char *allow;    /* with 405, or NULL */
 	bool is_error;        /* adds X-Go-Pprof, so that `go tool pprof` shows the text */
 	struct buf body;
+	struct late late;
 };
 
 struct lease;

@@ -47,12 +47,17 @@ static void write_frame(struct buf *out, struct symbols *symbols, uintptr_t pc)
 	struct symbol symbol;
 
 	symbols_find(symbols, pc - 1, &symbol);
-	buf_add_cstr(out, symbol.name);
-	buf_add_cstr(out, "(...)\n\t");
-	buf_add_cstr(out, text_path(symbols, &symbol));
-	buf_add_cstr(out, ":0 +");
-	text_hex(out, symbol.offset + 1);
-	buf_add_byte(out, '\n');
+	for (size_t i = 0; i < symbol.lines_len; i++) {
+		buf_add_cstr(out, symbol.lines[i].function);
+		buf_add_cstr(out, "(...)\n\t");
+		text_place(out, symbols, &symbol, &symbol.lines[i]);
+		/* As Go's: an inlined function has no code to be an offset in. */
+		if (i + 1 == symbol.lines_len) {
+			buf_add_cstr(out, " +");
+			text_hex(out, symbol.offset + 1);
+		}
+		buf_add_byte(out, '\n');
+	}
 }
 
 static void write_thread(struct buf *out, struct symbols *symbols, const struct thread *thread)
@@ -76,28 +81,47 @@ static void write_thread(struct buf *out, struct symbols *symbols, const struct 
 		write_frame(out, symbols, stack.pcs[i]);
 }
 
-/* debug=2: each by itself, as Go's panics show goroutines. */
-static enum endpoint_result write_each(const struct question *question, struct answer *answer)
-{
+/* What was read, until it is written. */
+struct each {
 	struct symbols *symbols;
 	struct thread *threads;
-	struct err err;
 	size_t len;
+};
+
+static void write_each(void *state, struct arena *arena, struct answer *answer)
+{
+	const struct each *each = state;
+
+	(void)arena;
+	for (size_t i = 0; i < each->len; i++) {
+		if (i > 0)
+			buf_add_byte(&answer->body, '\n');
+		write_thread(&answer->body, each->symbols, &each->threads[i]);
+	}
+}
+
+/* debug=2: each by itself, as Go's panics show goroutines. */
+static enum endpoint_result ask_each(const struct question *question, struct answer *answer)
+{
+	struct each *each = arena_alloc(question->arena, sizeof(*each));
+	struct err err;
 
 	answer_text(question->arena, answer, ANSWER_BODY_MAX);
 	if (answer->is_error)
 		return ENDPOINT_ANSWERED;
-	if (threads_read(question->arena, &threads, &len) ||
-		symbols_open(question->arena, &symbols, &err)) {
+	if (!each || threads_read(question->arena, &each->threads, &each->len) ||
+		symbols_open(question->arena, &each->symbols, &err)) {
 		answer_error(question->arena, answer, 500, "the threads cannot be read");
 		return ENDPOINT_ANSWERED;
 	}
-	threads_read_idle(threads, len);
-	for (size_t i = 0; i < len; i++) {
-		if (i > 0)
-			buf_add_byte(&answer->body, '\n');
-		write_thread(&answer->body, symbols, &threads[i]);
+	threads_read_idle(each->threads, each->len);
+	for (size_t i = 0; i < each->len; i++) {
+		struct depot_stack stack = depot_get(each->threads[i].stack);
+
+		symbols_ask_stack(each->symbols, stack.pcs, stack.len);
 	}
+	answer->late =
+		(struct late){ .symbols = each->symbols, .write = write_each, .state = each };
 	return ENDPOINT_ANSWERED;
 }
 
@@ -121,7 +145,7 @@ static enum endpoint_result ask(
 
 	if (question_int(question, SV("debug"), &present) >= 2 &&
 		question_text(question, SV("seconds")).len == 0)
-		return write_each(question, answer);
+		return ask_each(question, answer);
 	return snapshot_ask(&goroutine, question, answer, capture);
 }
 

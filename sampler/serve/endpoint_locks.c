@@ -40,7 +40,8 @@ static const char *function_of(struct symbols *symbols, uint32_t id)
 {
 	struct symbol symbol;
 
-	return find_function(symbols, id, &symbol) ? symbol.name : NULL;
+	return find_function(symbols, id, &symbol) ? symbol.lines[symbol.lines_len - 1].function
+						   : NULL;
 }
 
 /* One stack for each function that a label shows. */

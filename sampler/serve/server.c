@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "sampler/collect/collect.h"
+#include "sampler/names/lines.h"
 #include "sampler/serve/connection.h"
 #include "sampler/serve/lease.h"
 #include "sampler/serve/listener.h"
@@ -22,7 +23,7 @@
 #define CLIENTS_MAX     16
 #define CONTROLS_MAX    8 /* of the control socket: its places are not taken by others */
 #define CONNECTIONS_MAX (CLIENTS_MAX + CONTROLS_MAX)
-#define POLLED_MAX      (POWER_LISTENERS_MAX + 1 + CONNECTIONS_MAX)
+#define POLLED_MAX      (POWER_LISTENERS_MAX + 1 + CONNECTIONS_MAX + 1)
 #define IDLE_POLL_MS    1000
 #define CHILD_WAIT_MS   100 /* most forked children run another program before that */
 
@@ -92,6 +93,7 @@ static int wait_ms(uint64_t now)
 		until = now + CHILD_WAIT_MS * UINT64_C(1000000);
 	if (collect_wait_ms() > 0)
 		until = sooner(until, now + collect_wait_ms() * UINT64_C(1000000));
+	until = sooner(until, lines_deadline());
 	for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
 		if (loop.connections[i].state != CONNECTION_FREE)
 			until = sooner(until, loop.connections[i].deadline_ns);
@@ -120,6 +122,8 @@ static size_t list_polled(
 		polled[len++] = (struct pollfd){ .fd = loop.connections[i].socket,
 			.events = connection_events(&loop.connections[i]) };
 	}
+	/* poll() passes over a descriptor of -1. */
+	polled[len] = (struct pollfd){ .fd = lines_descriptor(), .events = POLLIN };
 	return len;
 }
 
@@ -138,6 +142,7 @@ static void sleep_if_left(void)
 		return;
 	if (power_is_awake(&loop.power)) {
 		cut_connections(CLIENTS_MAX);
+		lines_stop();
 		power_sleep(&loop.power);
 	}
 	/* A thread of the program's may have had a sample under way. */
@@ -149,7 +154,7 @@ static void turn(void)
 {
 	struct pollfd polled[POLLED_MAX + COLLECT_DESCRIPTORS_MAX];
 	struct connection *owners[POLLED_MAX] = { NULL };
-	size_t len = list_polled(polled, owners), all = len;
+	size_t len = list_polled(polled, owners), all = len + 1;
 	int collectors[COLLECT_DESCRIPTORS_MAX];
 	size_t collectors_len = collect_descriptors(collectors);
 	uint64_t now;
@@ -159,11 +164,11 @@ static void turn(void)
 	(void)poll(polled, all, wait_ms(clock_mono_ns()));
 	now = clock_mono_ns();
 	collect_poll(now);
+	lines_poll(now);
 	for (size_t i = 0; i < len; i++) {
 		if (!owners[i] && polled[i].revents)
 			take_client(polled[i].fd, now);
-		else if (owners[i] && (polled[i].revents || now >= owners[i]->deadline_ns ||
-					      connection_is_streaming(owners[i])))
+		else if (owners[i] && (polled[i].revents || connection_is_due(owners[i], now)))
 			connection_step(owners[i], loop.server->settings, now);
 	}
 	sleep_if_left();
@@ -197,6 +202,7 @@ void server_run(struct server *server)
 		atomic_store(&server->state, SERVER_FAILED);
 		return;
 	}
+	lines_start(server->settings);
 	collect_poll(clock_mono_ns()); /* what is on from the start is so before main() */
 	if (power_begin(&loop.power, server)) {
 		atomic_store(&server->state, SERVER_FAILED);
@@ -205,6 +211,7 @@ void server_run(struct server *server)
 	while (!atomic_load(&server->stop))
 		turn();
 	cut_connections(CONNECTIONS_MAX);
+	lines_stop();
 	power_end(&loop.power);
 	atomic_store(&server->state, SERVER_STOPPED);
 }

@@ -1,6 +1,7 @@
 #include "sampler/serve/snapshot.h"
 
 #include "base/clock.h"
+#include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
 #include "sampler/write/text.h"
 
@@ -14,66 +15,118 @@ struct delta {
 	struct tally tally;
 };
 
-static int write_proto(struct arena *arena, const struct snapshot_kind *kind,
-	struct tally *tally, uint64_t duration_ns, struct answer *answer)
-{
-	struct pprof_settings settings = kind->settings;
+/* What was taken, until it is written. */
+struct taken {
+	const struct snapshot_kind *kind;
 	struct symbols *symbols;
+	struct pprof_settings settings;
+	struct tally tally;
+};
+
+static bool has_values(const struct taken *taken, const struct tally_row *row)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < taken->settings.values_len; i++)
+		any |= row->values[i] != 0;
+	return any;
+}
+
+static size_t labels_of_row(struct taken *taken, const struct tally_row *row,
+	struct pprof_label out[static PPROF_LABELS_MAX])
+{
+	const struct snapshot_kind *kind = taken->kind;
+
+	return kind->labels ? kind->labels(taken->tally.arena, taken->symbols, row, out) : 0;
+}
+
+static void write_proto(void *state, struct arena *arena, struct answer *answer)
+{
+	struct taken *taken = state;
+	struct pprof *pprof = pprof_open(arena, taken->symbols, &taken->settings);
 	const struct tally_row *row;
-	struct pprof *pprof;
 	struct err err;
 	size_t at = 0;
 
-	settings.period = kind->period ? kind->period() : 1;
-	settings.time_unix_ns = clock_unix_us() * 1000;
-	settings.duration_ns = (int64_t)duration_ns;
-	settings.comments[0] = kind->comment ? kind->comment(arena) : NULL;
-	if (duration_ns)
-		settings.default_sample_type = NULL; /* Go's differences lose it */
-	if (symbols_open(arena, &symbols, &err))
-		return -1;
-	if (kind->merge)
-		kind->merge(tally, symbols);
-	pprof = pprof_open(arena, symbols, &settings);
-	while (pprof && (row = tally_next(tally, &at))) {
+	while (pprof && (row = tally_next(&taken->tally, &at))) {
 		struct pprof_label labels[PPROF_LABELS_MAX];
-		bool any = false;
-		size_t len;
 
-		for (size_t i = 0; i < settings.values_len; i++)
-			any |= row->values[i] != 0;
-		if (!any)
-			continue;
-		len = kind->labels ? kind->labels(arena, symbols, row, labels) : 0;
-		pprof_add_row(pprof, &row->key, row->values, labels, len);
+		if (has_values(taken, row))
+			pprof_add_row(pprof, &row->key, row->values, labels,
+				labels_of_row(taken, row, labels));
 	}
-	return pprof ? pprof_finish(pprof, &answer->body, &err) : -1;
+	if (!pprof || pprof_finish(pprof, &answer->body, &err))
+		answer_error(arena, answer, 500, "the profile is too large");
 }
 
-static void write_text(const struct snapshot_kind *kind, struct symbols *symbols,
-	struct tally *tally, struct buf *out)
+static void write_text(void *state, struct arena *arena, struct answer *answer)
 {
+	struct taken *taken = state;
+
+	(void)arena;
+	taken->kind->text(&answer->body, taken->symbols, &taken->tally);
+}
+
+/* Everything that will be written is asked for now, so that lines can be looked for meanwhile. */
+static void ask_for_names(struct taken *taken)
+{
+	const struct tally_row *row;
+	size_t at = 0;
+
+	while ((row = tally_next(&taken->tally, &at))) {
+		struct pprof_label labels[PPROF_LABELS_MAX];
+		struct depot_stack stack;
+
+		if (!has_values(taken, row))
+			continue;
+		stack = depot_get(row->key.stack);
+		symbols_ask_stack(taken->symbols, stack.pcs, stack.len);
+		(void)labels_of_row(taken, row, labels);
+	}
+}
+
+static int write_later(struct taken *taken, bool as_text, uint64_t duration_ns,
+	struct arena *arena, struct answer *answer)
+{
+	const struct snapshot_kind *kind = taken->kind;
+	struct err err;
+
+	taken->settings = kind->settings;
+	taken->settings.period = kind->period ? kind->period() : 1;
+	taken->settings.time_unix_ns = clock_unix_us() * 1000;
+	taken->settings.duration_ns = (int64_t)duration_ns;
+	taken->settings.comments[0] = kind->comment ? kind->comment(arena) : NULL;
+	if (duration_ns)
+		taken->settings.default_sample_type = NULL; /* Go's differences lose it */
+	if (symbols_open(arena, &taken->symbols, &err))
+		return -1;
 	if (kind->merge)
-		kind->merge(tally, symbols);
-	kind->text(out, symbols, tally);
+		kind->merge(&taken->tally, taken->symbols);
+	ask_for_names(taken);
+	answer->late = (struct late){ .symbols = taken->symbols,
+		.write = as_text ? write_text : write_proto,
+		.state = taken };
+	return 0;
 }
 
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
 {
 	struct delta *delta = capture->state;
+	struct taken *taken = arena_alloc(arena, sizeof(*taken));
 	const struct tally_row *row;
-	struct tally now;
 	size_t at = 0;
 
 	if (answer_attachment(arena, answer, delta->kind->delta_name))
 		return;
-	if (tally_open(&now, arena) || delta->kind->take(&now, delta->variant)) {
+	if (!taken || tally_open(&taken->tally, arena) ||
+		delta->kind->take(&taken->tally, delta->variant)) {
 		answer_error(arena, answer, 500, "failed to collect profile");
 		return;
 	}
+	taken->kind = delta->kind;
 	while ((row = tally_next(&delta->tally, &at)))
-		tally_add(&now, &row->key, row->values, -1);
-	if (write_proto(arena, delta->kind, &now, clock_mono_ns() - delta->began_ns, answer))
+		tally_add(&taken->tally, &row->key, row->values, -1);
+	if (write_later(taken, false, clock_mono_ns() - delta->began_ns, arena, answer))
 		answer_error(arena, answer, 500, "failed to compute delta");
 }
 
@@ -123,9 +176,7 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 {
 	bool present;
 	int64_t debug = question_int(question, SV("debug"), &present);
-	struct symbols *symbols;
-	struct tally tally;
-	struct err err;
+	struct taken *taken;
 
 	if (!kind->ignores_seconds && question_text(question, SV("seconds")).len > 0)
 		return begin_delta(kind, question, answer, capture);
@@ -135,15 +186,14 @@ enum endpoint_result snapshot_ask(const struct snapshot_kind *kind,
 		(void)answer_attachment(question->arena, answer, kind->name);
 	if (answer->is_error)
 		return ENDPOINT_ANSWERED;
-	if (tally_open(&tally, question->arena) ||
-		kind->take(&tally, kind->variant ? kind->variant(question) : 0))
+	taken = arena_alloc(question->arena, sizeof(*taken));
+	if (taken)
+		taken->kind = kind;
+	if (!taken || tally_open(&taken->tally, question->arena) ||
+		kind->take(&taken->tally, kind->variant ? kind->variant(question) : 0))
 		answer_error(question->arena, answer, 500, "failed to collect profile");
-	else if (debug && symbols_open(question->arena, &symbols, &err))
-		answer_error(question->arena, answer, 500, err.text);
-	else if (debug)
-		write_text(kind, symbols, &tally, &answer->body);
-	else if (write_proto(question->arena, kind, &tally, 0, answer))
-		answer_error(question->arena, answer, 500, "the profile is too large");
+	else if (write_later(taken, debug != 0, 0, question->arena, answer))
+		answer_error(question->arena, answer, 500, "the modules cannot be read");
 	return ENDPOINT_ANSWERED;
 }
 

@@ -10,6 +10,9 @@
 #define SECTION_BYTES_MAX \
 	((size_t)64 << 20) /* of samples, locations, functions, strings each */
 #define FIRST_SLOTS 1024
+#define LINES_BYTES 1024 /* of a location: as many lines as an address has, and their numbers */
+/* In a key of location_of: without what is hidden of its inlined functions. No address has it. */
+#define TRIMMED ((uint64_t)1 << 63)
 
 /* Field numbers of profile.proto. */
 enum {
@@ -40,15 +43,20 @@ enum {
 	MAPPING_FILENAME = 5,
 	MAPPING_BUILD_ID = 6,
 	MAPPING_HAS_FUNCTIONS = 7,
+	MAPPING_HAS_FILENAMES = 8,
+	MAPPING_HAS_LINE_NUMBERS = 9,
+	MAPPING_HAS_INLINE_FRAMES = 10,
 	LOCATION_ID = 1,
 	LOCATION_MAPPING_ID = 2,
 	LOCATION_ADDRESS = 3,
 	LOCATION_LINE = 4,
 	LINE_FUNCTION_ID = 1,
+	LINE_LINE = 2,
 	FUNCTION_ID = 1,
 	FUNCTION_NAME = 2,
 	FUNCTION_SYSTEM_NAME = 3,
 	FUNCTION_FILENAME = 4,
+	FUNCTION_START_LINE = 5,
 };
 
 /* An open-addressing table from a 64-bit key to a small number; 0 is an empty value. */
@@ -66,12 +74,13 @@ struct pprof {
 	struct symbols *symbols;
 	const struct pprof_settings *settings;
 	struct buf samples, locations, functions, strings;
-	struct index location_of; /* address, exact or not → location id */
+	struct index location_of; /* address, or that and TRIMMED → location id */
 	struct index hidden;      /* address → 2 when its function is to be hidden, else 1 */
-	struct index function_of; /* string id → function id */
+	struct index function_of; /* hash of names, file and line → function id */
 	struct index string_of;   /* hash of a text → string id */
 	uint32_t locations_len, functions_len, strings_len;
 	bool *module_used;
+	bool *module_lacks_lines; /* not all of its locations have them */
 	bool failed;
 };
 
@@ -174,12 +183,15 @@ static uint64_t string_id(struct pprof *pprof, const char *text)
 	return *id;
 }
 
-static uint64_t function_id(struct pprof *pprof, const char *name)
+static uint64_t function_id(struct pprof *pprof, const struct symbol_line *line)
 {
+	uint64_t parts[] = { string_id(pprof, line->function),
+		string_id(pprof, line->system_name),
+		line->file ? string_id(pprof, line->file) : 0, line->start_line };
+	struct sv key = { (const char *)parts, sizeof(parts) };
 	char mem[64];
 	struct buf function;
-	uint64_t name_id = string_id(pprof, name);
-	uint32_t *id = find(pprof, &pprof->function_of, name_id + 1);
+	uint32_t *id = find(pprof, &pprof->function_of, hash_text(key));
 
 	if (!id)
 		return 0;
@@ -187,32 +199,68 @@ static uint64_t function_id(struct pprof *pprof, const char *name)
 		*id = ++pprof->functions_len;
 		buf_init_fixed(&function, mem, sizeof(mem));
 		add_number(&function, FUNCTION_ID, *id);
-		add_number(&function, FUNCTION_NAME, name_id);
-		add_number(&function, FUNCTION_SYSTEM_NAME, name_id);
+		add_number(&function, FUNCTION_NAME, parts[0]);
+		add_number(&function, FUNCTION_SYSTEM_NAME, parts[1]);
+		add_number(&function, FUNCTION_FILENAME, parts[2]);
+		add_number(&function, FUNCTION_START_LINE, parts[3]);
 		add_bytes(&pprof->functions, PROFILE_FUNCTION, buf_sv(&function));
 	}
 	return *id;
 }
 
-static void add_location(
-	struct pprof *pprof, uint32_t id, uint64_t mapping, uint64_t address, const char *name)
+struct place {
+	uint64_t mapping, address;
+};
+
+static void add_location(struct pprof *pprof, uint32_t id, struct place place,
+	const struct symbol_line *lines, size_t lines_len)
 {
-	char line_mem[16], mem[96];
+	char line_mem[32], mem[LINES_BYTES];
 	struct buf line, location;
 
-	buf_init_fixed(&line, line_mem, sizeof(line_mem));
 	buf_init_fixed(&location, mem, sizeof(mem));
-	add_number(&line, LINE_FUNCTION_ID, function_id(pprof, name));
 	add_number(&location, LOCATION_ID, id);
-	add_number(&location, LOCATION_MAPPING_ID, mapping);
-	add_number(&location, LOCATION_ADDRESS, address);
-	add_bytes(&location, LOCATION_LINE, buf_sv(&line));
+	add_number(&location, LOCATION_MAPPING_ID, place.mapping);
+	add_number(&location, LOCATION_ADDRESS, place.address);
+	for (size_t i = 0; i < lines_len; i++) {
+		buf_init_fixed(&line, line_mem, sizeof(line_mem));
+		add_number(&line, LINE_FUNCTION_ID, function_id(pprof, &lines[i]));
+		add_number(&line, LINE_LINE, lines[i].line);
+		add_bytes(&location, LOCATION_LINE, buf_sv(&line));
+	}
 	add_bytes(&pprof->locations, PROFILE_LOCATION, buf_sv(&location));
 }
 
-static uint64_t location_id(struct pprof *pprof, uintptr_t address)
+/* How many of the innermost of these functions are to be hidden; not all. */
+static size_t count_hidden(const struct pprof *pprof, const struct symbol *symbol)
 {
-	uint32_t *id = find(pprof, &pprof->location_of, address);
+	bool (*hides)(const char *) = pprof->settings->hides;
+	size_t hidden = 0;
+
+	while (hidden + 1 < symbol->lines_len &&
+		(hides(symbol->lines[hidden].function) ||
+			hides(symbol->lines[hidden].system_name)))
+		hidden++;
+	return hidden;
+}
+
+static void add_found(
+	struct pprof *pprof, uint32_t id, const struct symbol *symbol, size_t hidden)
+{
+	struct place place = { 0 };
+
+	if (symbol->module < symbols_modules(pprof->symbols)) {
+		place = (struct place){ symbol->module + 1, symbol->address };
+		pprof->module_used[symbol->module] = true;
+		for (size_t i = 0; i < symbol->lines_len; i++)
+			pprof->module_lacks_lines[symbol->module] |= !symbol->lines[i].file;
+	}
+	add_location(pprof, id, place, symbol->lines + hidden, symbol->lines_len - hidden);
+}
+
+static uint64_t location_id(struct pprof *pprof, uintptr_t address, uint64_t trimmed)
+{
+	uint32_t *id = find(pprof, &pprof->location_of, address | trimmed);
 	struct symbol symbol;
 
 	if (!id)
@@ -220,13 +268,7 @@ static uint64_t location_id(struct pprof *pprof, uintptr_t address)
 	if (!*id) {
 		*id = ++pprof->locations_len;
 		symbols_find(pprof->symbols, address, &symbol);
-		if (symbol.module < symbols_modules(pprof->symbols)) {
-			pprof->module_used[symbol.module] = true;
-			add_location(
-				pprof, *id, symbol.module + 1, symbol.address, symbol.name);
-		} else {
-			add_location(pprof, *id, 0, 0, symbol.name);
-		}
+		add_found(pprof, *id, &symbol, trimmed ? count_hidden(pprof, &symbol) : 0);
 	}
 	return *id;
 }
@@ -242,7 +284,9 @@ struct pprof *pprof_open(
 	pprof->symbols = symbols;
 	pprof->settings = settings;
 	pprof->module_used = arena_alloc(arena, symbols_modules(symbols) + 1);
-	if (!pprof->module_used || arena_buf(arena, SECTION_BYTES_MAX, &pprof->samples) ||
+	pprof->module_lacks_lines = arena_alloc(arena, symbols_modules(symbols) + 1);
+	if (!pprof->module_used || !pprof->module_lacks_lines ||
+		arena_buf(arena, SECTION_BYTES_MAX, &pprof->samples) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->locations) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->functions) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->strings))
@@ -295,7 +339,8 @@ void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64
 		/* A return address may be the first byte of the next function. */
 		uintptr_t address = stack->pcs[i] - (i == 0 && stack->leaf_is_exact ? 0 : 1);
 
-		add_varint(&ids, location_id(pprof, address));
+		add_varint(&ids, location_id(pprof, address,
+					 i == 0 && pprof->settings->hides ? TRIMMED : 0));
 	}
 	add_sample(pprof, buf_sv(&ids), values, labels, labels_len);
 }
@@ -359,9 +404,10 @@ void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *v
 	char mem[10];
 	struct buf ids;
 	uint32_t id = ++pprof->locations_len;
+	struct symbol_line line = { .function = function, .system_name = function };
 
 	buf_init_fixed(&ids, mem, sizeof(mem));
-	add_location(pprof, id, 0, 0, function);
+	add_location(pprof, id, (struct place){ 0 }, &line, 1);
 	add_varint(&ids, id);
 	add_sample(pprof, buf_sv(&ids), values, NULL, 0);
 }
@@ -392,6 +438,11 @@ static void add_mapping(struct pprof *pprof, struct buf *out, size_t index)
 	add_number(&body, MAPPING_FILENAME, string_id(pprof, module->path));
 	add_number(&body, MAPPING_BUILD_ID, string_id(pprof, module->build_id));
 	add_number(&body, MAPPING_HAS_FUNCTIONS, 1);
+	if (pprof->module_used[index] && !pprof->module_lacks_lines[index]) {
+		add_number(&body, MAPPING_HAS_FILENAMES, 1);
+		add_number(&body, MAPPING_HAS_LINE_NUMBERS, 1);
+		add_number(&body, MAPPING_HAS_INLINE_FRAMES, 1);
+	}
 	add_bytes(out, PROFILE_MAPPING, buf_sv(&body));
 }
 
@@ -413,6 +464,9 @@ static void add_rest(struct pprof *pprof, struct buf *out)
 	add_number(out, PROFILE_PERIOD, (uint64_t)settings->period);
 	for (size_t i = 0; i < PPROF_COMMENTS_MAX && settings->comments[i]; i++)
 		add_number(out, PROFILE_COMMENT, string_id(pprof, settings->comments[i]));
+	if (symbols_remarked(pprof->symbols))
+		add_number(out, PROFILE_COMMENT,
+			string_id(pprof, symbols_remarked(pprof->symbols)));
 	if (settings->default_sample_type)
 		add_number(out, PROFILE_DEFAULT_SAMPLE_TYPE,
 			string_id(pprof, settings->default_sample_type));

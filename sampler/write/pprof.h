@@ -3,7 +3,8 @@
  *
  * Source of the format: github.com/google/pprof/proto/profile.proto. Leaf frames first; the
  * address of a caller's location lies inside its call instruction (return address - 1); every
- * mapping that is used is marked as having functions, so that no client asks for symbols.
+ * mapping that is used is marked as having functions, so that no client asks for symbols; as having
+ * files, lines and inlined frames where all its locations have them.
  */
 #ifndef SAMPLER_PPROF_H
 #define SAMPLER_PPROF_H

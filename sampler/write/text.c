@@ -79,6 +79,14 @@ void text_labels(
 		buf_add_cstr(out, "}\n");
 }
 
+void text_place(struct buf *out, struct symbols *symbols, const struct symbol *symbol,
+	const struct symbol_line *line)
+{
+	buf_add_cstr(out, line->file ? line->file : text_path(symbols, symbol));
+	buf_add_byte(out, ':');
+	buf_add_u64(out, line->line);
+}
+
 const char *text_path(struct symbols *symbols, const struct symbol *symbol)
 {
 	if (symbol->module == symbols_modules(symbols))
@@ -106,14 +114,16 @@ void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack st
 		struct symbol symbol;
 
 		symbols_find(symbols, stack.pcs[i] - 1, &symbol);
-		buf_add_cstr(out, "#\t");
-		text_hex(out, symbol.address);
-		buf_add_byte(out, '\t');
-		buf_add_cstr(out, symbol.name);
-		buf_add_byte(out, '+');
-		text_hex(out, symbol.offset);
-		buf_add_byte(out, '\t');
-		buf_add_cstr(out, text_path(symbols, &symbol));
-		buf_add_cstr(out, ":0\n");
+		for (size_t k = 0; k < symbol.lines_len; k++) {
+			buf_add_cstr(out, "#\t");
+			text_hex(out, symbol.address);
+			buf_add_byte(out, '\t');
+			buf_add_cstr(out, symbol.lines[k].function);
+			buf_add_byte(out, '+');
+			text_hex(out, symbol.offset);
+			buf_add_byte(out, '\t');
+			text_place(out, symbols, &symbol, &symbol.lines[k]);
+			buf_add_byte(out, '\n');
+		}
 	}
 }

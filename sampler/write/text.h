@@ -18,7 +18,7 @@ void text_quoted(struct buf *out, struct sv text);
 /* " @ 0x… 0x…": the return addresses of a stack, on their made-up bases. */
 void text_addresses(struct buf *out, struct symbols *symbols, struct depot_stack stack);
 
-/* Go's "#	0xPC	func+0xOFF	file:line", a line for each frame; the module stands for the file. */
+/* Go's "#	0xPC	func+0xOFF	file:line", a line for each frame, also for inlined ones. */
 void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack stack);
 
 /* Go's "# labels: {"key":"text", …}", sorted by key, of a set (labels.h) and `extra` ones, which have texts;
@@ -26,7 +26,11 @@ void text_frames(struct buf *out, struct symbols *symbols, struct depot_stack st
 void text_labels(
 	struct buf *out, uint32_t labels, const struct pprof_label *extra, size_t extra_len);
 
-/* The file of a symbol, or what stands for it. */
+/* "file:line" of one line of a symbol; "module:0" where that is not known. */
+void text_place(struct buf *out, struct symbols *symbols, const struct symbol *symbol,
+	const struct symbol_line *line);
+
+/* The module of a symbol, or what stands for it. */
 const char *text_path(struct symbols *symbols, const struct symbol *symbol);
 
 #endif

@@ -154,7 +154,7 @@ class Threads(SamplerTest):
                 return self.get("/debug/pprof/goroutine?debug=1")[2].split(b"\n")[0]
             wait_for(lambda: total() == b"goroutine profile: total 6", what="six threads")
             text = self.get("/debug/pprof/goroutine?debug=1")[2].decode()
-            self.assertRegex(text, r'\n\d+ @( 0x[0-9a-f]+)+\n# labels: \{"state":"[^"]+", "thread":"python3"\}\n(#\t0x[0-9a-f]+\t\S.*\+0x[0-9a-f]+\t\S+:0\n)+\n')
+            self.assertRegex(text, r'\n\d+ @( 0x[0-9a-f]+)+\n# labels: \{"state":"[^"]+", "thread":"python3"\}\n(#\t0x[0-9a-f]+\t\S.*\+0x[0-9a-f]+\t\S+:\d+\n)+\n')
             each = self.get("/debug/pprof/goroutine?debug=2")[2].decode()
             self.assertEqual(len(re.findall(r"^goroutine \d+ \[[^\]]+\]:$", each, re.M)), 6)
             self.assertRegex(each, r"\S+\(\.\.\.\)\n\t\S+:0 \+0x[0-9a-f]+\n")
