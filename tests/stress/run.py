@@ -329,7 +329,7 @@ def contenders(build, name):
 def one(build, name):
     failed = 0
     for contender in contenders(build, name)[0]:
-        result = run(build, name, contender, SECONDS / len(MODES[name].beside))
+        result = run(build, name, contender, max(SECONDS / len(MODES[name].beside), 2.5))
         print(f"{name}, {contender.name}: {dict(result)}; {dict(result.answers)}", *result.said[:20], sep="\n  ")
         failed |= result.bad() > 0
     return failed
