@@ -6,6 +6,7 @@
 #include "sampler/collect/signal.h"
 #include "sampler/collect/starts.h"
 #include "sampler/collect/waits.h"
+#include "sampler/collect/wall.h"
 #include "sampler/proc/memory.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
@@ -16,6 +17,7 @@ static const struct collector *const all[] = {
 	&locks_collector,
 	&starts_collector,
 	&waits_collector,
+	&wall_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))
