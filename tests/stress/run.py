@@ -31,7 +31,7 @@ SECONDS = float(os.environ.get("STRESS_SECONDS", "3"))
 LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
 PROFILES = ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/mutex",
             "/debug/pprof/block")
-FURTHER = ("/debug/pprof/wall?seconds=1", "/debug/pprof/offcpu?seconds=1", "/debug/pprof/trace?seconds=1")
+FURTHER = ("/debug/pprof/offcpu?seconds=1", "/debug/pprof/trace?seconds=1")
 DUMPS = ("/debug/pprof/goroutine?debug=2",)
 KEPT_BYTES = 128 << 20  # as memory.c has it
 SLICE = 0.4  # of those that are run again and again

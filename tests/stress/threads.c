@@ -12,7 +12,7 @@
 
 #define PENDING   64 /* of RLIMIT_SIGPENDING */
 #define OWN       20 /* that the program uses itself: signals and timers */
-#define COMPUTING 30
+#define COMPUTING 60
 
 static void *compute_a_while(void *unused)
 {
