@@ -7,6 +7,7 @@
 #include "sampler/collect/cpu.h"
 #include "sampler/proc/task.h"
 #include "sampler/store/labels.h"
+#include "sampler/store/self.h"
 #include "sampler/unwind/unwind.h"
 
 #define THREADS_MAX   65536
@@ -23,14 +24,15 @@
 /* What a thread did between two moments, and where it slept at both. */
 struct stretch {
 	uint64_t from_ns, to_ns;
-	uint32_t labels;
+	uint32_t labels_before, labels, ran_at;
 	uint64_t asleep_ns, ready_ns, cpu_ns;
 	struct thread_look before, after;
 };
 
 struct looked {
-	uint32_t tid, labels, scans;
-	bool seen; /* in the scan that is under way */
+	uint32_t tid, name, labels_before, labels, scans;
+	uint32_t ran_at; /* stack of its last CPU sample; 0: none yet */
+	bool seen;       /* in the scan that is under way */
 	struct thread_look look;
 	uint64_t met_ns, time_ns; /* 0: it has not been looked at yet */
 	/* Since `owed_from_ns`, and given to no stack yet: the counters lag behind by a tick, so it may be less than
@@ -40,7 +42,8 @@ struct looked {
 };
 
 struct wall_capture {
-	bool used, runs, has_cpu;
+	bool used, runs;
+	struct cpu_capture *cpu; /* what runs; or NULL */
 	struct arena arena;
 	uint64_t began_ns, cost_before_ns;
 	uint64_t used_ns; /* CPU time of the threads that were looked at */
@@ -83,24 +86,25 @@ static void add(struct wall_capture *capture, uint32_t labels, const struct thre
 
 static void add_stretch(struct wall_capture *capture, const struct stretch *stretch)
 {
-	static const struct thread_look ready = { .state = THREAD_READY };
+	const struct thread_look ready = { .state = THREAD_READY, .stack = stretch->ran_at };
 	static const struct thread_look running = { .state = THREAD_RUNNING };
 	uint64_t used = part_of(stretch->cpu_ns, stretch, capture->began_ns);
 	uint64_t asleep = part_of(stretch->asleep_ns, stretch, capture->began_ns);
 
 	if (stretch->before.sleeps && stretch->after.sleeps) {
-		add(capture, stretch->labels, &stretch->before, 0, asleep / 2);
+		add(capture, stretch->labels_before, &stretch->before, 0, asleep / 2);
 		add(capture, stretch->labels, &stretch->after, 1, asleep - asleep / 2);
+	} else if (stretch->after.sleeps) {
+		add(capture, stretch->labels, &stretch->after, 1, asleep);
 	} else {
-		add(capture, stretch->labels,
-			stretch->after.sleeps ? &stretch->after : &stretch->before, 1, asleep);
+		add(capture, stretch->labels_before, &stretch->before, 1, asleep);
 	}
 	if (!capture->runs)
 		return;
 	add(capture, stretch->labels, &ready, 0,
 		part_of(stretch->ready_ns, stretch, capture->began_ns));
 	capture->used_ns += used;
-	if (!capture->has_cpu)
+	if (!capture->cpu)
 		add(capture, stretch->labels, &running, 0, used);
 }
 
@@ -140,7 +144,9 @@ static void pay(struct looked *thread, const struct thread_look *before, bool at
 {
 	struct stretch stretch = { .from_ns = thread->owed_from_ns,
 		.to_ns = thread->time_ns,
+		.labels_before = thread->labels_before,
 		.labels = thread->labels,
+		.ran_at = thread->ran_at,
 		.asleep_ns = thread->owed_ns > 0 ? (uint64_t)thread->owed_ns : 0,
 		.ready_ns = thread->owed_ready_ns,
 		.cpu_ns = thread->owed_cpu_ns,
@@ -160,6 +166,16 @@ static void pay(struct looked *thread, const struct thread_look *before, bool at
 	thread->owed_from_ns = thread->time_ns;
 }
 
+/* The program's labels, and the thread's name as one. */
+static void read_labels(struct looked *thread)
+{
+	static uint32_t key;
+
+	if (!key)
+		key = labels_text_sigsafe(SV("thread"));
+	thread->labels = labels_with_sigsafe(self_labels_of(thread->tid), key, thread->name);
+}
+
 /* False when it is gone. */
 static bool look(struct looked *thread)
 {
@@ -172,10 +188,15 @@ static bool look(struct looked *thread)
 		captures[i].result.looks += captures[i].used;
 	if (is_first) {
 		thread->met_ns = thread->time_ns = thread->owed_from_ns = clock_mono_ns();
+		read_labels(thread);
+		thread->labels_before = thread->labels;
 		return true;
 	}
 	count(thread, &before, clock_mono_ns());
+	if (thread->look.switches != before.switches)
+		read_labels(thread); /* those that it sleeps with now */
 	pay(thread, &before, false);
+	thread->labels_before = thread->labels;
 	return true;
 }
 
@@ -202,8 +223,7 @@ static void read_name(struct looked *thread)
 		return;
 	task_name(thread->tid, name);
 	if (name[0])
-		thread->labels = labels_with_sigsafe(0, labels_text_sigsafe(SV("thread")),
-			labels_text_sigsafe(sv_from_cstr(name)));
+		thread->name = labels_text_sigsafe(sv_from_cstr(name));
 }
 
 static void meet(uint32_t tid)
@@ -368,26 +388,42 @@ static int open_stream(void)
 	return 0;
 }
 
+/* Where it ran last is where it waits for a CPU. */
+static void take_running(void *unused, const struct cpu_sample *sample)
+{
+	size_t at = place_of(sample->tid);
+
+	(void)unused;
+	if (at < stream.len && stream.threads[at].tid == sample->tid)
+		stream.threads[at].ran_at = sample->stack;
+}
+
 /* What runs, the CPU profile sees. */
 static void begin_cpu(struct wall_capture *capture)
 {
+	const struct cpu_wanted wanted = { .hz = CPU_HZ, .take = take_running };
 	struct err err;
 
-	capture->has_cpu = cpu_start(&err) == 0;
-	if (!capture->has_cpu)
-		capture->result.note = "what runs has no stacks here: another CPU profile is "
-				       "under way, or none can be had";
+	capture->cpu = cpu_start(&wanted, &err);
+	if (!capture->cpu)
+		capture->result.note = "what runs has no stacks here: there is no CPU profile";
+}
+
+static void end_cpu(struct wall_capture *capture)
+{
+	if (capture->cpu)
+		cpu_release(capture->cpu);
+	capture->cpu = NULL;
 }
 
 static void add_cpu(struct wall_capture *capture)
 {
-	const struct cpu_result *cpu = cpu_stop();
-	uint64_t sampled = 0, least = CPU_PERIOD_NS * (uint64_t)(stream.len + 1);
+	const struct cpu_result *cpu = cpu_stop(capture->cpu);
+	uint64_t sampled = 0, least = cpu->period_ns * (uint64_t)(stream.len + 1);
 	struct thread_look running = { .state = THREAD_RUNNING };
 	const struct tally_row *row;
 	size_t at = 0;
 
-	capture->has_cpu = false;
 	while ((row = tally_next(&cpu->tally, &at))) {
 		running.stack = row->key.stack;
 		sampled += (uint64_t)row->values[1];
@@ -398,6 +434,7 @@ static void add_cpu(struct wall_capture *capture)
 		0; /* what the samples have not seen, if it is more than they are exact */
 	if (capture->used_ns > sampled + least)
 		add(capture, 0, &running, 0, capture->used_ns - sampled);
+	end_cpu(capture);
 }
 
 struct wall_capture *wall_start(unsigned hz, bool runs, struct err *err)
@@ -440,7 +477,7 @@ const struct wall_result *wall_stop(struct wall_capture *capture)
 
 	settle();
 	now = clock_mono_ns();
-	if (capture->has_cpu)
+	if (capture->cpu)
 		add_cpu(capture);
 	result->duration_ns = now - capture->began_ns;
 	result->cost_ns = stream.cost_ns - capture->cost_before_ns;
@@ -456,8 +493,7 @@ const struct wall_result *wall_stop(struct wall_capture *capture)
 
 void wall_release(struct wall_capture *capture)
 {
-	if (capture->has_cpu)
-		(void)cpu_stop();
+	end_cpu(capture);
 	arena_close(&capture->arena);
 	memset(capture, 0, sizeof(*capture));
 	if (highest_hz() == 0)

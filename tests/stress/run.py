@@ -5,7 +5,7 @@ run.py BUILD MODE                 one of them under ours, for STRESS_SECONDS (3)
 run.py BUILD --table FILE [MODE…] each under each, side by side in time; the page docs/sampler-safety.md
 run.py --list                     the modes
 
-While a program runs under ours, CPU profiles, thread dumps, heap profiles (a sample every 64 KiB), mutex and block
+While a program runs under ours, CPU profiles (by timers at 250 Hz, by perf events at 1000 Hz: `POSTERN_CPU_SOURCE`), thread dumps, heap profiles (a sample every 64 KiB), mutex and block
 profiles (every wait) and whatever else the server has are asked for all the time. It must end by itself, in its
 time, as it should, and with nothing to complain of; and the sampler must have answered."""
 import collections
@@ -29,9 +29,10 @@ from profile import Profile  # noqa: E402
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "3"))
 LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
-PROFILES = ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/mutex",
+CPU_PROFILE = "/debug/pprof/profile?seconds={seconds}&hz={hz}"
+PROFILES = (CPU_PROFILE, "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/mutex",
             "/debug/pprof/block")
-FURTHER = ("/debug/pprof/offcpu?seconds=1", "/debug/pprof/trace?seconds=1")
+FURTHER = ("/debug/pprof/wall?seconds=1", "/debug/pprof/offcpu?seconds=1", "/debug/pprof/trace?seconds=1")
 DUMPS = ("/debug/pprof/goroutine?debug=2",)
 KEPT_BYTES = 128 << 20  # as memory.c has it
 SLICE = 0.4  # of those that are run again and again
@@ -52,15 +53,17 @@ class Contender:
     preload: tuple
     env: dict = dataclasses.field(default_factory=dict)
     ours: bool = False
+    hz: int = 250  # which is what timers can do where the kernel ticks as often
 
 
-def ours(build, *others, before=(), **env):
-    name = " + ".join(["ours", *[os.path.basename(other).split(".")[0] for other in (*before, *others)]])
-    return Contender(name, (*before, f"{build}/lib/libpostern.so", *others),
-                     {"POSTERN_MUTEX_FRACTION": "1", "POSTERN_BLOCK_RATE": "1", "POSTERN_HEAP_RATE": "65536", **env}, True)
+def ours(build, source, *others):
+    name = " + ".join([f"ours, {source}", *[os.path.basename(other).split(".")[0] for other in others]])
+    return Contender(name, (f"{build}/lib/libpostern.so", *others),
+                     {"POSTERN_MUTEX_FRACTION": "1", "POSTERN_BLOCK_RATE": "1", "POSTERN_HEAP_RATE": "65536", "POSTERN_CPU_SOURCE": source},
+                     True, 1000 if source == "perf" else 250)
 
 
-CPU = Contender("gperftools CPU", (f"{LIBRARIES}/libprofiler.so.0",), {"CPUPROFILE_FREQUENCY": "100"})
+CPU = Contender("gperftools CPU", (f"{LIBRARIES}/libprofiler.so.0",), {"CPUPROFILE_FREQUENCY": "250"})
 HEAP = Contender("tcmalloc sampling", (f"{LIBRARIES}/libtcmalloc.so.4",), {"TCMALLOC_SAMPLE_PARAMETER": "524288"})
 BOTH = Contender("tcmalloc + gperftools CPU", (*HEAP.preload, *CPU.preload), {**CPU.env, **HEAP.env})
 OTHERS = tuple(f"{LIBRARIES}/{name}" for name in ("libtcmalloc.so.4", "libjemalloc.so.2", "libmimalloc.so.2.0"))
@@ -79,19 +82,20 @@ class Mode:
     check: str = ""             # what profiles say is held against the truth
     cuts: bool = False          # captures are begun and left
     apart: bool = False         # as a user who has no other processes
+    both: bool = False          # by perf events, too, when there is little time
 
 
 MODES = {
-    "01-loader": Mode(), "02-backtrace": Mode(repeat=True, answers=False), "03-malloc": Mode((CPU, HEAP)),
-    "04-locks": Mode((CPU, HEAP)), "04-own-malloc": Mode(program="stress_own_malloc", does="04-locks"), "05-waits": Mode(), "05-dumps": Mode((), asked=DUMPS),
-    "05-masked": Mode(), "06-forks": Mode(), "07-stops": Mode(cuts=True), "08-handlers": Mode(), "08-blocked": Mode(),
-    "09-new-threads": Mode(check="cpu"), "09-short-threads": Mode((CPU, HEAP)), "10-pending": Mode(apart=True),
-    "10-descriptors": Mode(), "11-small-stacks": Mode(), "12-frames": Mode(), "13-unload": Mode((CPU, HEAP)), "14-nested": Mode((CPU, HEAP)),
+    "01-loader": Mode(both=True), "02-backtrace": Mode(repeat=True, answers=False), "03-malloc": Mode((CPU, HEAP)),
+    "04-locks": Mode((CPU, HEAP)), "04-own-malloc": Mode(program="stress_own_malloc", does="04-locks"), "05-waits": Mode(both=True), "05-dumps": Mode((), asked=DUMPS),
+    "05-masked": Mode(), "06-forks": Mode(both=True), "07-stops": Mode(cuts=True, both=True), "08-handlers": Mode(), "08-blocked": Mode(),
+    "09-new-threads": Mode(check="cpu", both=True), "09-short-threads": Mode((CPU, HEAP), both=True), "10-pending": Mode(apart=True),
+    "10-descriptors": Mode(both=True), "11-small-stacks": Mode(), "12-frames": Mode(both=True), "13-unload": Mode((CPU, HEAP), both=True), "14-nested": Mode((CPU, HEAP)),
     "15-malloc": Mode((BOTH,), beside=tuple((other,) for other in OTHERS)),
     "15-known": Mode((), beside=tuple((other,) for other in OTHERS[:2]), check="heap"),
-    "16-thread-locals": Mode((CPU, HEAP)), "17-states": Mode((CPU, HEAP)), "18-errno": Mode((CPU, HEAP)), "19-children": Mode(),
-    "20-refused": Mode(repeat=True, answers=False), "20-killed": Mode(repeat=True, answers=False),
-    "21-exit": Mode((CPU, HEAP), repeat=True, answers=False, status=3), "21-at-once": Mode((CPU, HEAP), repeat=True, answers=False, status=4),
+    "16-thread-locals": Mode((CPU, HEAP)), "17-states": Mode((CPU, HEAP), both=True), "18-errno": Mode((CPU, HEAP)), "19-children": Mode(),
+    "20-refused": Mode(repeat=True, answers=False), "20-killed": Mode(repeat=True, answers=False, both=True),
+    "21-exit": Mode((CPU, HEAP), repeat=True, answers=False, status=3, both=True), "21-at-once": Mode((CPU, HEAP), repeat=True, answers=False, status=4),
     "21-quickly": Mode((CPU, HEAP), repeat=True, answers=False, status=5),
     "21-abort": Mode((CPU, HEAP), repeat=True, answers=False, status=-signal.SIGABRT),
     "21-execution": Mode((CPU, HEAP), repeat=True, answers=False),
@@ -152,11 +156,11 @@ def ask(path, what, answers, done):
             return
 
 
-def begin_and_leave(path, done):
+def begin_and_leave(path, what, done):
     while not done.wait(0.03):
         connection = Sampler(path)
         try:
-            connection.request("GET", PROFILES[0])
+            connection.request("GET", what)
             done.wait(0.05)
         except OSError:
             pass
@@ -221,7 +225,7 @@ class Run:
             if self.done.wait(0.02):
                 return
         before = cpu_seconds(process.pid)
-        status, body = get(self.path, f"/debug/pprof/profile?seconds={max(1, int(self.seconds - 1.5))}")
+        status, body = get(self.path, CPU_PROFILE.format(seconds=max(1, int(self.seconds - 1.5)), hz=self.contender.hz))
         after = cpu_seconds(process.pid)
         if status != 200 or before is None or after is None:
             return
@@ -250,12 +254,11 @@ class Run:
         targets = []
         if self.mode.check == "heap":
             targets.append((self.check_heap,))
-        asked = self.mode.asked
+        asked = [what.format(seconds=1, hz=self.contender.hz) for what in self.mode.asked]
         if self.mode.check == "cpu":
-            asked = tuple(what for what in asked if "/profile" not in what)
             targets.append((self.check_cpu, process))
         if self.mode.cuts:
-            targets.append((begin_and_leave, self.path, self.done))
+            targets.append((begin_and_leave, self.path, CPU_PROFILE.format(seconds=5, hz=self.contender.hz), self.done))
         for what in asked:
             self.result.answers[what] += 0
             targets.append((ask, self.path, what, self.result.answers, self.done))
@@ -323,13 +326,14 @@ def run(build, name, contender, seconds):
 
 def contenders(build, name):
     mode = MODES[name]
-    return [ours(build, *beside) for beside in mode.beside], [peer for peer in mode.peers if all(os.path.exists(path) for path in peer.preload)]
+    return [ours(build, source, *beside) for beside in mode.beside for source in ("timer", "perf")], [peer for peer in mode.peers if all(os.path.exists(path) for path in peer.preload)]
 
 
 def one(build, name):
     failed = 0
-    for contender in contenders(build, name)[0]:
-        result = run(build, name, contender, max(SECONDS / len(MODES[name].beside), 2.5))
+    mine = [contender for contender in contenders(build, name)[0] if contender.hz == 250 or MODES[name].both]
+    for contender in mine:
+        result = run(build, name, contender, max(SECONDS / len(mine), 2.5))
         print(f"{name}, {contender.name}: {dict(result)}; {dict(result.answers)}", *result.said[:20], sep="\n  ")
         failed |= result.bad() > 0
     return failed
@@ -339,10 +343,10 @@ HEAD = """# What samplers have died of, and ours
 
 Generated by `STRESS_SECONDS={seconds:g} tests/stress/run.py BUILD --table docs/sampler-safety.md`: programs that do what other samplers have
 crashed or hung on, or made go wrong, {seconds:g} s each, under ours (release build) and, where it applies, under gperftools 2.10 as Debian 12 has it
-(`libprofiler.so.0` at 100 Hz, `libtcmalloc.so.4` with `TCMALLOC_SAMPLE_PARAMETER=524288`), at the same time on the same machine:
+(`libprofiler.so.0` at 250 Hz, `libtcmalloc.so.4` with `TCMALLOC_SAMPLE_PARAMETER=524288`), at the same time on the same machine:
 {machine}.
 
-While a program runs under ours, CPU profiles, thread dumps, heap profiles (a sample every 64 KiB), mutex and block profiles (every wait is
+While a program runs under ours, CPU profiles (by timers at 250 Hz, by perf events at 1000 Hz: `POSTERN_CPU_SOURCE`), thread dumps, heap profiles (a sample every 64 KiB), mutex and block profiles (every wait is
 recorded) and everything else that the server has are asked for without a pause. Under gperftools the profile goes to a file; nothing else is asked.
 The programs are in `tests/stress`; `./check` runs each for some seconds under ours, and any number but 0 fails it.
 
