@@ -17,6 +17,7 @@
 #include "sampler/collect/cpu.h"
 #include "sampler/collect/heap.h"
 #include "sampler/collect/rate.h"
+#include "sampler/last.h"
 #include "sampler/life.h"
 #include "sampler/postern.h"
 #include "sampler/proc/host.h"
@@ -54,7 +55,7 @@ static int add_tls(struct dl_phdr_info *info, size_t size, void *sum)
 }
 
 /* Our thread takes no signal of the program's, from its first instruction on. */
-static int start_thread(void)
+static int start_thread(void *(*run)(void *))
 {
 	pthread_attr_t attributes;
 	sigset_t all, before;
@@ -68,7 +69,7 @@ static int start_thread(void)
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	self.inside++; /* it is none of the program's */
-	rc = pthread_create(&thread, &attributes, run_thread, NULL);
+	rc = pthread_create(&thread, &attributes, run, NULL);
 	self.inside--;
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	(void)pthread_attr_destroy(&attributes);
@@ -113,8 +114,10 @@ static void in_child(void)
 	memset(&server, 0, sizeof(server));
 	server.settings = &settings;
 	server.parent = (uint32_t)getppid();
-	if (start_thread() == 0)
+	if (start_thread(run_thread) == 0) {
 		atomic_store(&running, true);
+		last_watch(start_thread, postern_stop);
+	}
 }
 
 static const char *start(void)
@@ -132,12 +135,13 @@ static const char *start(void)
 	rate_sleep(settings.asleep);
 	rate_default(RATE_MUTEX, (uint64_t)settings.mutex_fraction);
 	rate_default(RATE_BLOCK, (uint64_t)settings.block_rate_ns);
-	if (start_thread())
+	if (start_thread(run_thread))
 		return "the server's thread cannot be made";
 	await_start(START_WAIT_NS);
 	if (atomic_load(&server.state) == SERVER_FAILED)
 		return server.err.text;
 	atomic_store(&running, true);
+	last_watch(start_thread, postern_stop);
 	rate_default(RATE_HEAP, settings.heap_rate);
 	return NULL;
 }

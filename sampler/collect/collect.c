@@ -7,6 +7,7 @@
 #include "sampler/collect/starts.h"
 #include "sampler/collect/trace.h"
 #include "sampler/collect/waits.h"
+#include "sampler/collect/wall.h"
 #include "sampler/proc/memory.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
@@ -18,6 +19,7 @@ static const struct collector *const all[] = {
 	&starts_collector,
 	&waits_collector,
 	&trace_collector,
+	&wall_collector,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

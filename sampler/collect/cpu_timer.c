@@ -11,6 +11,7 @@
 #include "sampler/collect/cpu_source.h"
 #include "sampler/collect/signal.h"
 #include "sampler/proc/cpus.h"
+#include "sampler/proc/process.h"
 #include "sampler/store/self.h"
 
 #define TIMERS_MAX 4096 /* each takes one of RLIMIT_SIGPENDING, which the program needs too */
@@ -18,7 +19,7 @@
 static struct {
 	uint32_t number; /* that the timers carry */
 	uint64_t period_ns, lost;
-	size_t timers;
+	size_t timers, timers_max;
 } source;
 
 static bool arm(uint32_t tid, int *timer)
@@ -47,7 +48,7 @@ static bool arm(uint32_t tid, int *timer)
 /* One that cannot be had is not seen. */
 static void meet(struct cpu_thread *thread)
 {
-	if (thread->has_timer || source.timers == TIMERS_MAX)
+	if (thread->has_timer || source.timers >= source.timers_max)
 		return;
 	thread->has_timer = arm(thread->tid, &thread->timer);
 	source.timers += thread->has_timer;
@@ -86,6 +87,9 @@ static int start(uint64_t period_ns, struct err *err)
 	source.number = signal_begin_capture();
 	source.period_ns = period_ns;
 	source.lost = signal_lost();
+	source.timers_max = process_spare_timers();
+	if (source.timers_max > TIMERS_MAX)
+		source.timers_max = TIMERS_MAX;
 	return 0;
 }
 

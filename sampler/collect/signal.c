@@ -20,7 +20,7 @@
 /* What a timer carries: a capture's number, or with this bit a question's. */
 #define QUESTION 0x80000000U
 
-static int number;
+static atomic_int number;
 static _Atomic uint32_t capture;
 static _Atomic uint64_t lost;
 
@@ -138,6 +138,31 @@ bool signal_is_ours(void)
 
 	return sigaction(number, NULL, &action) == 0 &&
 	       action.sa_sigaction == on_signal_sigsafe;
+}
+
+const sigset_t *signal_shut_out_sigsafe(const sigset_t *set, sigset_t *changed)
+{
+	int ours = atomic_load_explicit(&number, memory_order_relaxed);
+
+	if (!set || !ours || sigismember(set, ours))
+		return set;
+	*changed = *set;
+	(void)sigaddset(changed, ours);
+	return changed;
+}
+
+const sigset_t *signal_leave_out_sigsafe(const sigset_t *set, sigset_t *changed)
+{
+	int ours = atomic_load_explicit(&number, memory_order_relaxed);
+
+	for (int other = SIGRTMIN; other <= SIGRTMAX; other++) {
+		if (!set || !sigismember(set, other))
+			return set;
+	}
+	*changed = *set;
+	/* What is read from a descriptor may have been chosen before our signal was. */
+	(void)sigdelset(changed, ours ? ours : SIGRTMAX - FROM_THE_END);
+	return changed;
 }
 
 uint32_t signal_begin_capture(void)

@@ -9,6 +9,7 @@
 #ifndef SAMPLER_SIGNAL_H
 #define SAMPLER_SIGNAL_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -38,6 +39,14 @@ uint64_t signal_lost(void);
 
 /* Ask one thread for its stack (depot.h), and wait at most `wait_ms`. False when it did not answer. */
 bool signal_ask_stack(uint32_t tid, unsigned wait_ms, uint32_t *stack);
+
+/*
+ * For the hooks of waits that change the signal mask: this mask with our signal blocked; and for those that
+ * take signals: this set without ours, if it is one of all signals there are (who names ours among
+ * some means another's).  `set` itself, or `*changed`.
+ */
+const sigset_t *signal_shut_out_sigsafe(const sigset_t *set, sigset_t *changed);
+const sigset_t *signal_leave_out_sigsafe(const sigset_t *set, sigset_t *changed);
 
 /* In a forked child, before anything else here: forget what its parent had under way. */
 void signal_after_fork(void);

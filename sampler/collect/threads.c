@@ -74,7 +74,7 @@ const char *thread_state_name(
 	enum thread_state state, struct symbols *symbols, struct depot_stack stack)
 {
 	static const char *const names[] = { "running", "waiting", "syscall", "IO wait",
-		"sleep", "semacquire", "stopped", "dead" };
+		"sleep", "semacquire", "stopped", "dead", "runnable" };
 	struct symbol symbol;
 
 	if (state != THREAD_FUTEX)
@@ -248,6 +248,63 @@ void threads_read_idle(struct thread *threads, size_t len)
 	}
 	if (folder >= 0)
 		(void)close(folder);
+}
+
+struct reading *threads_open(struct arena *arena)
+{
+	struct reading *reading = arena_alloc(arena, sizeof(*reading));
+
+	return reading && open_reading(reading, arena) == 0 ? reading : NULL;
+}
+
+void threads_close(struct reading *reading)
+{
+	close_reading(reading);
+}
+
+static void take_counts(struct thread_look *look, const struct task_look *seen)
+{
+	look->counted = seen->counted;
+	look->cpu_ns = seen->cpu_ns;
+	look->waited_ns = seen->waited_ns;
+	look->switches = seen->switches;
+}
+
+bool threads_count_again(const struct reading *reading, uint32_t tid, struct thread_look *look)
+{
+	struct task_look seen;
+
+	if (!task_look_counts(reading->folder, tid, &seen))
+		return false;
+	take_counts(look, &seen);
+	return true;
+}
+
+bool threads_look_again(struct reading *reading, uint32_t tid, struct thread_look *look)
+{
+	struct task_look seen;
+	bool holds = false;
+
+	if (look->sleeps && look->stack) {
+		if (!task_look_counts(reading->folder, tid, &seen))
+			return false;
+		if (seen.switches == look->switches)
+			return true;
+	}
+	if (!task_look(reading->folder, tid, &seen))
+		return false;
+	take_counts(look, &seen);
+	look->sleeps = seen.sleeps;
+	look->state = seen.sleeps ? state_in_call(seen.call) : THREAD_RUNNING;
+	look->stack = seen.sleeps ? walk_sleeping(reading, &seen) : 0;
+	holds = task_look_holds(reading->folder, tid, &seen);
+	task_look_end(&seen);
+	if (look->sleeps && !holds) { /* it ran on meanwhile: this is no look at a sleeper */
+		look->sleeps = false;
+		look->stack = 0;
+		look->state = THREAD_RUNNING;
+	}
+	return true;
 }
 
 size_t threads_count(struct arena *arena)

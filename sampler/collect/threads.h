@@ -22,6 +22,7 @@ enum thread_state {
 	THREAD_FUTEX,
 	THREAD_STOPPED,
 	THREAD_DEAD,
+	THREAD_READY, /* it would run, if there were a CPU for it */
 };
 
 /* In Go's words, where there is one. A futex serves every kind of lock: which one it is, the names on the
@@ -46,6 +47,30 @@ int threads_look(struct arena *arena, struct thread **out, size_t *len);
 
 /* For how long each has been doing what it waits for; 0: it runs, or the kernel does not tell. */
 void threads_read_idle(struct thread *threads, size_t len);
+
+/*
+ * One thread, again and again: whoever sleeps, and where.  A thread that runs has no stack.
+ */
+struct thread_look {
+	enum thread_state state;
+	uint32_t stack; /* of who sleeps; 0: it could not be taken */
+	bool sleeps;
+	bool counted;               /* the next two are known */
+	uint64_t cpu_ns, waited_ns; /* as task.h has them */
+	uint64_t switches;          /* as before, and it slept: it has not run meanwhile */
+};
+
+struct reading; /* what looking takes: memory of an arena, and two descriptors */
+
+struct reading *threads_open(struct arena *arena);
+void threads_close(struct reading *reading);
+
+/* `look` is that of the last time, or zeroes: the stack of who has slept on is not walked again. False when it is
+ * gone. */
+bool threads_look_again(struct reading *reading, uint32_t tid, struct thread_look *look);
+
+/* The counters alone: state, stack and `sleeps` stay. */
+bool threads_count_again(const struct reading *reading, uint32_t tid, struct thread_look *look);
 
 /* Just how many there are. */
 size_t threads_count(struct arena *arena);

@@ -5,6 +5,11 @@
  * They are cancellation points, and a signal handler may jump out of them: so nothing is registered
  * around the call.  What the C library does within itself (stdio, getaddrinfo) is not seen here, and
  * neither is what jumps straight to system calls.
+ *
+ * Some open a signal mask for as long as they last, or wait for signals themselves: always, a trace or none,
+ * our own signal, pending in a thread that blocks it, is neither to end the one nor to come out of the
+ * other.  The program cannot tell, since it knows nothing of that signal; as the C library does it with
+ * the signals of its own.
  */
 #undef _FORTIFY_SOURCE /* its inline functions have the names of ours */
 
@@ -15,12 +20,14 @@
 #include <sys/file.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "sampler/collect/signal.h"
 #include "sampler/collect/waits.h"
 #include "sampler/hooks/switch.h"
 #include "sampler/store/self.h"
@@ -95,6 +102,51 @@ HOOKS(SWITCH_DECLARE)
 HOOKS(SWITCH_FIRST)
 HOOKS(SWITCH_DEFINE)
 
+/* name, the argument that is a set of signals, how it is changed, number and types of arguments */
+#define OPENED signal_shut_out_sigsafe
+#define TAKEN  signal_leave_out_sigsafe
+/* clang-format off */
+#define MASKED(X) \
+	X(sigsuspend, a, OPENED, 1, const sigset_t *) \
+	X(ppoll, d, OPENED, 4, pollfd *, nfds_t, spec *, const sigset_t *) \
+	X(__ppoll_chk, d, OPENED, 5, pollfd *, nfds_t, spec *, const sigset_t *, size_t) \
+	X(pselect, f, OPENED, 6, int, fd_set *, fd_set *, fd_set *, spec *, const sigset_t *) \
+	X(epoll_pwait, e, OPENED, 5, int, struct epoll_event *, int, int, const sigset_t *) \
+	X(epoll_pwait2, e, OPENED, 5, int, struct epoll_event *, int, spec *, const sigset_t *) \
+	X(sigwait, a, TAKEN, 2, const sigset_t *, int *) \
+	X(sigwaitinfo, a, TAKEN, 2, const sigset_t *, siginfo_t *) \
+	X(sigtimedwait, a, TAKEN, 3, const sigset_t *, siginfo_t *, spec *)
+/* clang-format on */
+
+/* What stands for the C library's function then, on and off. */
+#define MASKED_DEFINE(name, set, change, len, ...)                        \
+	static _Atomic(type_##name *) behind_##name;                      \
+	static int masked_##name ARGS_##len(__VA_ARGS__)                  \
+	{                                                                 \
+		sigset_t changed;                                         \
+                                                                          \
+		(set) = change((set), &changed);                          \
+		return (*atomic_load_explicit(                            \
+			&behind_##name, memory_order_relaxed))PASS_##len; \
+	}
+MASKED(MASKED_DEFINE)
+
+#define MASKED_PUT(name, set, change, len, ...)                          \
+	if (atomic_load(&real_##name) != first_##name) {                 \
+		atomic_store(&behind_##name, atomic_load(&real_##name)); \
+		atomic_store(&real_##name, masked_##name);               \
+	}
+
+HOOK int signalfd(int file, const sigset_t *set, int flags)
+{
+	static _Atomic(real_function *) real;
+	int (*passed)(int, const sigset_t *, int) =
+		(int (*)(int, const sigset_t *, int))real_of(&real, "signalfd", NULL);
+	sigset_t changed;
+
+	return passed(file, signal_leave_out_sigsafe(set, &changed), flags);
+}
+
 static void follow_mode(unsigned mode)
 {
 	HOOKS(SWITCH_FOLLOW)
@@ -103,6 +155,7 @@ static void follow_mode(unsigned mode)
 __attribute__((constructor)) static void find_all(void)
 {
 	HOOKS(SWITCH_FIND)
+	MASKED(MASKED_PUT)
 	(void)dlerror();
 	waits_tell(follow_mode);
 }

@@ -1,6 +1,7 @@
 #include "sampler/proc/process.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -116,4 +117,25 @@ void process_read(struct arena *arena, struct process_state *out)
 	if (ticks > 0 && hz > 0)
 		out->start_unix_ns = (uint64_t)clock_unix_us() * 1000 -
 				     (clock_boot_ms() * 1000000 - ticks * (1000000000 / hz));
+}
+
+/* "SigQ:	USED/LIMIT" of status. */
+size_t process_spare_timers(void)
+{
+	static const char field[] = "\nSigQ:\t";
+	char text[4096];
+	int file = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t len = file < 0 ? 0 : read(file, text, sizeof(text) - 1);
+	unsigned long long used, limit;
+	char *at;
+
+	if (file >= 0)
+		(void)close(file);
+	text[len > 0 ? len : 0] = '\0';
+	at = strstr(text, field);
+	if (!at)
+		return 0;
+	used = strtoull(at + sizeof(field) - 1, &at, 10);
+	limit = *at == '/' ? strtoull(at + 1, NULL, 10) : 0;
+	return used < limit ? (size_t)(limit - used) / 2 : 0;
 }

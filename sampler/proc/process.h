@@ -5,6 +5,7 @@
 #define SAMPLER_PROCESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sampler/memory/arena.h"
@@ -21,5 +22,9 @@ struct process_state {
 
 /* What cannot be read stays 0. */
 void process_read(struct arena *arena, struct process_state *out);
+
+/* How many timers may be made of which each takes one of RLIMIT_SIGPENDING: half of what the user has left, the
+ * other half is the program's. */
+size_t process_spare_timers(void);
 
 #endif

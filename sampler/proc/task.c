@@ -158,6 +158,7 @@ static bool read_switches(int folder, uint32_t tid, int file, struct task_look *
 		out->cpu_ns = strtoull(at, &at, 10);
 		out->waited_ns = strtoull(at, &at, 10);
 		out->switches = strtoull(at, NULL, 10);
+		out->counted = true;
 		return true;
 	}
 	(void)read_file(folder, tid, "status", text);
@@ -183,6 +184,16 @@ bool task_look_holds(int folder, uint32_t tid, const struct task_look *look)
 	struct task_look now;
 
 	return read_switches(folder, tid, look->file, &now) && now.switches == look->switches;
+}
+
+bool task_look_counts(int folder, uint32_t tid, struct task_look *out)
+{
+	bool there;
+
+	*out = (struct task_look){ .call = -1, .file = open_file(folder, tid, "schedstat") };
+	there = read_switches(folder, tid, out->file, out);
+	task_look_end(out);
+	return there;
 }
 
 void task_look_end(struct task_look *look)

@@ -33,6 +33,7 @@ struct task_look {
 	bool sleeps; /* in the kernel: the next three are known */
 	long call;   /* the system call that it is in, or -1 */
 	uintptr_t sp, pc;
+	bool counted;               /* the next two are known */
 	uint64_t cpu_ns, waited_ns; /* since its start: on a CPU, and ready for one */
 	uint64_t switches;          /* how often it went to sleep or was put on a CPU */
 	int file;                   /* private */
@@ -45,6 +46,9 @@ int task_folder(void);
 bool task_look(int folder, uint32_t tid, struct task_look *out);
 bool task_look_holds(int folder, uint32_t tid, const struct task_look *look);
 void task_look_end(struct task_look *look);
+
+/* The counters alone, which takes a third of the time; nothing is to be ended. False when it is gone. */
+bool task_look_counts(int folder, uint32_t tid, struct task_look *out);
 
 /* When the thread last ran, in milliseconds of the scheduler's clock; 0 when the kernel does not tell. (For
  * one that runs, now or a tick ago.) */

@@ -113,12 +113,14 @@ static const struct endpoint *const all[] = {
 	&endpoint_goroutine,
 	&endpoint_heap,
 	&endpoint_mutex,
+	&endpoint_offcpu,
 	&endpoint_profile,
 	&endpoint_rates,
 	&endpoint_symbol,
 	&endpoint_threadcreate,
 	&endpoint_threads,
 	&endpoint_trace,
+	&endpoint_wall,
 };
 
 #define ALL_LEN (sizeof(all) / sizeof(all[0]))

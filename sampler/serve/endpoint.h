@@ -84,8 +84,9 @@ struct endpoint {
 /* One for each file endpoint_….c; the list is in endpoint.c. */
 extern const struct endpoint endpoint_allocs, endpoint_block, endpoint_cmdline,
 	endpoint_delta_block, endpoint_delta_heap, endpoint_delta_mutex, endpoint_goroutine,
-	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_profile, endpoint_rates,
-	endpoint_symbol, endpoint_threadcreate, endpoint_threads, endpoint_trace;
+	endpoint_heap, endpoint_metrics, endpoint_mutex, endpoint_offcpu, endpoint_profile,
+	endpoint_rates, endpoint_symbol, endpoint_threadcreate, endpoint_threads,
+	endpoint_trace, endpoint_wall;
 
 enum endpoint_result endpoint_ask(
 	const struct question *question, struct answer *answer, struct capture *capture);

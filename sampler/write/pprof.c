@@ -374,6 +374,20 @@ static struct depot_stack without_hidden(struct pprof *pprof, struct depot_stack
 	return stack;
 }
 
+static void add_named(struct pprof *pprof, const char *function, const int64_t *values,
+	const struct pprof_label *labels, size_t labels_len)
+{
+	char mem[10];
+	struct buf ids;
+	uint32_t id = ++pprof->locations_len;
+	struct symbol_line line = { .function = function, .system_name = function };
+
+	buf_init_fixed(&ids, mem, sizeof(mem));
+	add_location(pprof, id, (struct place){ 0 }, &line, 1);
+	add_varint(&ids, id);
+	add_sample(pprof, buf_sv(&ids), values, labels, labels_len);
+}
+
 void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64_t *values,
 	const struct pprof_label *extra, size_t extra_len)
 {
@@ -396,20 +410,12 @@ void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64
 		pprof_add(pprof, &(struct pprof_stack){ stack.pcs, stack.len, false }, values,
 			labels, len);
 	else
-		pprof_add_named(pprof, "[no stack]", values);
+		add_named(pprof, "[no stack]", values, labels, len);
 }
 
 void pprof_add_named(struct pprof *pprof, const char *function, const int64_t *values)
 {
-	char mem[10];
-	struct buf ids;
-	uint32_t id = ++pprof->locations_len;
-	struct symbol_line line = { .function = function, .system_name = function };
-
-	buf_init_fixed(&ids, mem, sizeof(mem));
-	add_location(pprof, id, (struct place){ 0 }, &line, 1);
-	add_varint(&ids, id);
-	add_sample(pprof, buf_sv(&ids), values, NULL, 0);
+	add_named(pprof, function, values, NULL, 0);
 }
 
 static void add_value_type(

@@ -19,7 +19,8 @@ from harness import BUILD, SAMPLER, TempDir, main
 SECONDS = float(os.environ.get("HOSTS_SECONDS", "2"))
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
-PATHS = ("/debug/pprof/profile?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/trace?seconds=0.3")
+PATHS = ("/debug/pprof/profile?seconds=1", "/debug/pprof/wall?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap",
+         "/debug/pprof/trace?seconds=0.3")
 
 
 class UnixHttp(http.client.HTTPConnection):
@@ -121,7 +122,7 @@ class Hosts(HostTest):
 
     def test_a_thread_in_strict_confinement(self):
         # A CPU profile by timers would be its end: see docs/sampler.md.
-        self.same("strict", answers=False, paths=PATHS[1:])
+        self.same("strict", answers=False, paths=PATHS[2:])
 
     def test_no_descriptors(self):
         self.same("files", answers=False)
