@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,12 +60,12 @@ static _Thread_local int counters = -1;
 /* For how long this thread could have run. */
 static double ready(void)
 {
-	unsigned long long cpu, waited;
-	char text[100];
+	char text[100], *second;
 	ssize_t len = pread(counters, text, sizeof(text) - 1, 0);
 
 	text[len > 0 ? len : 0] = '\0';
-	return sscanf(text, "%llu %llu", &cpu, &waited) == 2 ? (double)waited / 1e9 : 0;
+	second = strchr(text, ' ');
+	return second ? (double)strtoull(second, NULL, 10) / 1e9 : 0;
 }
 
 struct stay {
@@ -219,7 +220,7 @@ static void *only_sleep(void *arg)
 int main(int argc, char **argv)
 {
 	double seconds = argc == 3 ? atof(argv[1]) : 0;
-	long sleepers = argc == 3 ? atol(argv[2]) : 0;
+	long sleepers = argc == 3 ? strtol(argv[2], NULL, 10) : 0;
 	pthread_t *threads = calloc((size_t)sleepers + 1, sizeof(*threads));
 
 	if (!threads || pipe(pipes))

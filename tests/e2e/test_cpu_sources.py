@@ -1,5 +1,6 @@
 # labels: sampler slow
 # timeout: 240
+# serial
 """CPU profiles from each source, at each rate, several at once: of programs whose shares are known (cpu_sources.c,
 tests/accuracy/shares.c). Statistics allow four standard deviations; CPU time is the process's own, so nothing depends
 on how busy the machine is."""
