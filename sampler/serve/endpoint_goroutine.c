@@ -27,19 +27,9 @@ static int take(struct tally *out, int variant)
 	return 0;
 }
 
-static size_t state_label(struct arena *arena, struct symbols *symbols,
-	const struct tally_row *row, struct pprof_label out[static PPROF_LABELS_MAX])
-{
-	(void)arena;
-	out[0] = (struct pprof_label){ .key = "state",
-		.text = thread_state_name((enum thread_state)row->key.other, symbols,
-			depot_get(row->key.stack)) };
-	return 1;
-}
-
 static void write_groups(struct buf *out, struct symbols *symbols, const struct tally *tally)
 {
-	snapshot_text_counts(out, symbols, tally, "goroutine", state_label);
+	snapshot_text_counts(out, symbols, tally, "goroutine", snapshot_state_label);
 }
 
 static void write_frame(struct buf *out, struct symbols *symbols, uintptr_t pc)
@@ -134,7 +124,7 @@ static const struct snapshot_kind goroutine = {
 		.period_type = { "goroutine", "count" },
 	},
 	.take = take,
-	.labels = state_label,
+	.labels = snapshot_state_label,
 	.text = write_groups,
 };
 

@@ -1,9 +1,5 @@
-#include <string.h>
-
 #include "sampler/collect/cpu.h"
-#include "sampler/serve/endpoint.h"
-#include "sampler/store/depot.h"
-#include "sampler/write/pprof.h"
+#include "sampler/serve/captured.h"
 
 #define DEFAULT_SECONDS 30
 #define SECONDS_MAX     ((int64_t)7 * 24 * 3600)
@@ -64,99 +60,27 @@ static const char *rate_comment(struct arena *arena, const struct cpu_result *re
 	return text.ptr;
 }
 
-static void add_samples(struct pprof *pprof, const struct cpu_result *result)
-{
-	const struct tally_row *row;
-	size_t at = 0;
-
-	while ((row = tally_next(&result->tally, &at))) {
-		if (row->key.stack)
-			pprof_add_row(pprof, &row->key, row->values, NULL, 0);
-		else
-			pprof_add_named(pprof, "[thread is ending]", row->values);
-	}
-	if (result->lost > 0) {
-		int64_t values[2] = { (int64_t)result->lost,
-			(int64_t)(result->lost * result->period_ns) };
-
-		pprof_add_named(pprof, "[samples lost]", values);
-	}
-}
-
-/* What was captured, until it is written; the collector's own may be another by then. */
-struct captured {
-	struct symbols *symbols;
-	struct cpu_result result;
-	struct pprof_settings settings;
-};
-
-static void write_profile(void *state, struct arena *arena, struct answer *answer)
-{
-	struct captured *captured = state;
-	struct pprof *pprof = pprof_open(arena, captured->symbols, &captured->settings);
-	struct err err = { .text = "out of memory for the profile" };
-
-	if (pprof)
-		add_samples(pprof, &captured->result);
-	if (!pprof || pprof_finish(pprof, &answer->body, &err))
-		answer_error(arena, answer, 500, err.text);
-}
-
-/* Copy the tally, and ask for the names of all that is in it. */
-static int take_samples(
-	struct arena *arena, const struct cpu_result *result, struct captured *captured)
-{
-	const struct tally_row *row;
-	size_t at = 0;
-
-	captured->result = *result;
-	if (tally_open(&captured->result.tally, arena))
-		return -1;
-	while ((row = tally_next(&result->tally, &at))) {
-		struct depot_stack stack = depot_get(row->key.stack);
-
-		tally_add(&captured->result.tally, &row->key, row->values, 1);
-		symbols_ask_stack(captured->symbols, stack.pcs, stack.len);
-	}
-	captured->result.tally.lost += result->tally.lost;
-	return 0;
-}
-
-static int write_later(const struct cpu_result *result, struct arena *arena,
-	struct answer *answer, struct err *err)
-{
-	struct captured *captured = arena_alloc(arena, sizeof(*captured));
-	const struct pprof_settings settings = {
-		.values = { { "samples", "count" }, { "cpu", "nanoseconds" } },
-		.values_len = 2,
-		.period_type = { "cpu", "nanoseconds" },
-		.period = (int64_t)result->period_ns,
-		.time_unix_ns = result->began_unix_ns,
-		.duration_ns = (int64_t)result->duration_ns,
-		.comments = { samples_comment(arena, result), rate_comment(arena, result),
-			result->note[0]
-				? arena_strndup(arena, result->note, strlen(result->note))
-				: NULL },
-	};
-
-	if (!captured || answer_attachment(arena, answer, "profile") ||
-		symbols_open(arena, &captured->symbols, err) ||
-		take_samples(arena, result, captured))
-		return -1;
-	captured->settings = settings;
-	answer->late = (struct late){
-		.symbols = captured->symbols, .write = write_profile, .state = captured
-	};
-	return 0;
-}
-
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
 {
-	struct err err = { .text = "out of memory" };
 	struct cpu_capture *cpu = capture->state;
+	const struct cpu_result *result = cpu_stop(cpu);
+	const struct captured captured = {
+		.settings = {
+			.values = { { "samples", "count" }, { "cpu", "nanoseconds" } },
+			.values_len = 2,
+			.period_type = { "cpu", "nanoseconds" },
+			.period = (int64_t)result->period_ns,
+			.time_unix_ns = result->began_unix_ns,
+			.duration_ns = (int64_t)result->duration_ns,
+			.comments = { samples_comment(arena, result),
+				rate_comment(arena, result), captured_text(arena, result->note) },
+		},
+		.tally = &result->tally,
+		.without_stack = "[thread is ending]",
+		.lost = { (int64_t)result->lost, (int64_t)(result->lost * result->period_ns) },
+	};
 
-	if (write_later(cpu_stop(cpu), arena, answer, &err))
-		answer_error(arena, answer, 500, err.text);
+	(void)captured_answer(&captured, "profile", arena, answer);
 	cpu_release(cpu);
 }
 

@@ -1,8 +1,7 @@
 /* wall and offcpu: where threads spend their time, running or not. Go has no such profiles; the rest is as its
  * `profile`. */
 #include "sampler/collect/wall.h"
-#include "sampler/serve/endpoint.h"
-#include "sampler/write/pprof.h"
+#include "sampler/serve/captured.h"
 
 #define DEFAULT_SECONDS 30
 #define SECONDS_MAX     ((int64_t)7 * 24 * 3600)
@@ -49,53 +48,26 @@ static const char *rate_comment(struct arena *arena, const struct wall_result *r
 	return text.ptr;
 }
 
-static void add_rows(struct pprof *pprof, struct symbols *symbols, const struct tally *tally)
-{
-	const struct tally_row *row;
-	size_t at = 0;
-
-	while ((row = tally_next(tally, &at))) {
-		struct pprof_label state = { .key = "state",
-			.text = thread_state_name((enum thread_state)row->key.other, symbols,
-				depot_get(row->key.stack)) };
-
-		if (row->values[1] > 0)
-			pprof_add_row(pprof, &row->key, row->values, &state, 1);
-	}
-}
-
-static int write_profile(
-	struct wall_state *state, struct arena *arena, struct answer *answer, struct err *err)
-{
-	const struct wall_result *result = wall_stop(state->capture);
-	struct pprof_settings settings = {
-		.values = { { "samples", "count" }, { state->name, "nanoseconds" } },
-		.values_len = 2,
-		.period_type = { state->name, "nanoseconds" },
-		.period = 1000000000 / (int64_t)result->hz,
-		.time_unix_ns = result->began_unix_ns,
-		.duration_ns = (int64_t)result->duration_ns,
-		.comments = { rate_comment(arena, result), result->note },
-	};
-	struct symbols *symbols;
-	struct pprof *pprof;
-
-	if (answer_attachment(arena, answer, state->name) || symbols_open(arena, &symbols, err))
-		return -1;
-	pprof = pprof_open(arena, symbols, &settings);
-	if (!pprof)
-		return err_set(err, ERR_NOMEM, "out of memory for the profile");
-	add_rows(pprof, symbols, &result->tally);
-	return pprof_finish(pprof, &answer->body, err);
-}
-
 static void end(struct capture *capture, struct arena *arena, struct answer *answer)
 {
-	struct err err = { .text = "out of memory" };
 	struct wall_state *state = capture->state;
+	const struct wall_result *result = wall_stop(state->capture);
+	const struct captured captured = {
+		.settings = {
+			.values = { { "samples", "count" }, { state->name, "nanoseconds" } },
+			.values_len = 2,
+			.period_type = { state->name, "nanoseconds" },
+			.period = 1000000000 / (int64_t)result->hz,
+			.time_unix_ns = result->began_unix_ns,
+			.duration_ns = (int64_t)result->duration_ns,
+			.comments = { rate_comment(arena, result),
+				captured_text(arena, result->note) },
+		},
+		.tally = &result->tally,
+		.labels = snapshot_state_label,
+	};
 
-	if (write_profile(state, arena, answer, &err))
-		answer_error(arena, answer, 500, err.text);
+	(void)captured_answer(&captured, state->name, arena, answer);
 	wall_release(state->capture);
 }
 

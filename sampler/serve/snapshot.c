@@ -1,6 +1,7 @@
 #include "sampler/serve/snapshot.h"
 
 #include "base/clock.h"
+#include "sampler/collect/threads.h"
 #include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
 #include "sampler/write/text.h"
@@ -264,4 +265,14 @@ void snapshot_text_counts(struct buf *out, struct symbols *symbols, const struct
 		text_frames(out, symbols, stack);
 		buf_add_byte(out, '\n');
 	}
+}
+
+size_t snapshot_state_label(struct arena *arena, struct symbols *symbols,
+	const struct tally_row *row, struct pprof_label out[static PPROF_LABELS_MAX])
+{
+	(void)arena;
+	out[0] = (struct pprof_label){ .key = "state",
+		.text = thread_state_name((enum thread_state)row->key.other, symbols,
+			depot_get(row->key.stack)) };
+	return 1;
 }

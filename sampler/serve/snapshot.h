@@ -44,4 +44,7 @@ const struct tally_row **snapshot_sorted(const struct tally *tally, size_t colum
 void snapshot_text_counts(struct buf *out, struct symbols *symbols, const struct tally *tally,
 	const char *name, snapshot_labels *labels);
 
+/* The label `state` of rows whose key.other is an enum thread_state. */
+snapshot_labels snapshot_state_label;
+
 #endif
