@@ -398,6 +398,10 @@ static void name_function(
 		shown = readable_of(symbol);
 	if (!shown && name && !linkage && has_namespaces(unit))
 		shown = qualified_of(die, name);
+	/* In C the compiler knows a function by another name, perhaps, than its callers do (__libc_read, read);
+	 * what it has made out of one, it marks with a dot. */
+	if (!shown && symbol[0] && !strchr(symbol, '.'))
+		shown = symbol;
 	if (!shown)
 		shown = name ? name : linkage;
 	if (!shown)

@@ -338,8 +338,9 @@ static struct asked *ask(struct symbols *symbols, uintptr_t address)
 	if (symbols->asked_len * 2 >= symbols->slots_len && !grow_slots(symbols))
 		return NULL;
 	slot = slot_of(symbols->slots, symbols->slots_len, address);
-	if (*slot)
-		return *slot;
+	asked = *slot;
+	if (asked)
+		return asked;
 	asked = arena_alloc(symbols->arena, sizeof(*asked));
 	if (!asked)
 		return NULL;

@@ -131,7 +131,8 @@ class GateWakes(unittest.TestCase):
             sleeper.wait_asleep()
 
     def test_a_running_capture_gets_its_time_to_drain(self):
-        with Sleeper(self.targets) as sleeper, self.gate(sleeper) as gate:
+        patient = {"gateway": {"runtime_dir": str(self.folder.dir), "drain": "20s"}}
+        with Sleeper(self.targets, POSTERN_CPU_SOURCE="timer") as sleeper, self.gate(sleeper, patient) as gate:
             gate.open()
             with gate.tls(self.pki.client()) as capture:
                 capture.sendall(b"GET /debug/pprof/profile?seconds=2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -139,7 +140,8 @@ class GateWakes(unittest.TestCase):
                 gate.close()
                 self.assertFalse(sleeper.who()["asleep"])
                 capture.settimeout(20)
-                self.assertTrue(capture.recv(100).startswith(b"HTTP/1.1 200 OK\r\n"))
+                answer = capture.recv(1000)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
             sleeper.wait_asleep(10)
 
     def test_the_keeper_is_killed(self):

@@ -204,8 +204,8 @@ static void forks_of_threads(void)
 
 static void *wait_for_ever(void *unused)
 {
-	for (;;)
-		(void)pause();
+	while (pause() != 0) /* it never is */
+		continue;
 	return unused;
 }
 
