@@ -42,6 +42,7 @@ HOOK int prctl(int option, ...)
 
 	va_start(list, option);
 	for (int i = 0; i < 4; i++)
+		/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it does not see va_start() */
 		values[i] = va_arg(list, unsigned long);
 	va_end(list);
 	strict = is_strict(option, values[0]);

@@ -16,10 +16,21 @@ static bool is_stub(const char *name)
 	return len > sizeof(STUB) && strcmp(name + len - (sizeof(STUB) - 1), STUB) == 0;
 }
 
+static char *demangle_bare(const char *name)
+{
+	char *text = NULL;
+
+	if (strncmp(name, "_R", 2) == 0 || strncmp(name, "_ZN", 3) == 0)
+		text = rust_demangle(name, DMGL_NO_OPTS);
+	if (!text && strncmp(name, "_Z", 2) == 0)
+		text = cplus_demangle_v3(name, DMGL_ANSI);
+	return text;
+}
+
 static char *demangle_stub(const char *name)
 {
 	char *bare = strndup(name, strlen(name) - (sizeof(STUB) - 1));
-	char *text = bare ? demangle(bare) : NULL, *whole = NULL;
+	char *text = bare ? demangle_bare(bare) : NULL, *whole = NULL;
 
 	if (text && asprintf(&whole, "%s" STUB, text) < 0)
 		whole = NULL;
@@ -30,14 +41,5 @@ static char *demangle_stub(const char *name)
 
 char *demangle(const char *name)
 {
-	char *text = NULL;
-
-	if (is_stub(name))
-		return demangle_stub(name);
-
-	if (strncmp(name, "_R", 2) == 0 || strncmp(name, "_ZN", 3) == 0)
-		text = rust_demangle(name, DMGL_NO_OPTS);
-	if (!text && strncmp(name, "_Z", 2) == 0)
-		text = cplus_demangle_v3(name, DMGL_ANSI);
-	return text;
+	return is_stub(name) ? demangle_stub(name) : demangle_bare(name);
 }

@@ -145,6 +145,7 @@ static void read_units(struct dwarf_file *file)
 	sort_ranges(&file->code);
 }
 
+/* NOLINTNEXTLINE(misc-no-recursion): as deep as DEPTH_MAX */
 static void walk(struct unit *unit, Dwarf_Die *parent, unsigned depth)
 {
 	Dwarf_Die die;
@@ -492,7 +493,7 @@ static size_t find_chain(Dwarf_Die function, Dwarf_Addr address, Dwarf_Die out[D
 	size_t len = 0;
 
 	out[len++] = function;
-	for (size_t depth = 0; depth < 4 * DEPTH_MAX && len < DEPTH_MAX; depth++) {
+	for (size_t depth = 0; depth < (size_t)4 * DEPTH_MAX && len < DEPTH_MAX; depth++) {
 		if (!step_in(&at, address))
 			break;
 		if (dwarf_tag(&at) == DW_TAG_inlined_subroutine)

@@ -320,7 +320,7 @@ static struct asked **slot_of(struct asked **slots, size_t len, uintptr_t addres
 static bool grow_slots(struct symbols *symbols)
 {
 	size_t len = symbols->slots_len ? symbols->slots_len * 4 : FIRST_SLOTS;
-	struct asked **slots = arena_alloc(symbols->arena, len * sizeof(*slots));
+	struct asked **slots = arena_alloc(symbols->arena, len * sizeof(struct asked *));
 
 	if (!slots)
 		return false;
