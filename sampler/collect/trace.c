@@ -8,6 +8,7 @@
 #include "sampler/collect/locks.h"
 #include "sampler/collect/threads.h"
 #include "sampler/collect/trace_queue.h"
+#include "sampler/collect/trace_sources.h"
 #include "sampler/collect/trace_states.h"
 #include "sampler/collect/trace_wakes.h"
 #include "sampler/collect/waits.h"
@@ -24,15 +25,6 @@
 #define SWEEP_NS      UINT64_C(1000000000)
 #define WAITED_NS \
 	(TRACE_HOLD_NS / 2) /* a wait is told before it has ended when it is so long */
-
-/* What is queued beside the ring's own kinds. */
-enum {
-	QUEUED_ON = RECORD_KINDS, /* the thread runs */
-	QUEUED_WOKEN,             /* by `value` */
-	QUEUED_LOOK, /* it was looked at; detail: enum trace_off, RUNS; other: its name's text */
-};
-
-#define RUNS TRACE_OFFS
 
 static struct {
 	struct trace_sink *sinks;
@@ -72,7 +64,7 @@ static const uint8_t off_of_reason[] = {
 };
 
 static const uint8_t off_of_state[] = {
-	[THREAD_RUNNING] = RUNS,
+	[THREAD_RUNNING] = TRACE_RUNS,
 	[THREAD_WAITING] = TRACE_OFF_UNKNOWN,
 	[THREAD_SYSCALL] = TRACE_OFF_CALL,
 	[THREAD_IO] = TRACE_OFF_IO,
@@ -196,7 +188,7 @@ static void show_start(const struct record *record)
 
 static void show_block(const struct record *record)
 {
-	const struct trace_state *state = state_of(record);
+	struct trace_state *state = state_of(record);
 
 	if (!state || (!state->runs && !state->looked && state->since_ns == record->time_ns))
 		return; /* told already */
@@ -205,13 +197,17 @@ static void show_block(const struct record *record)
 		record->detail < sizeof(off_of_reason) ? off_of_reason[record->detail]
 						       : TRACE_OFF_UNKNOWN,
 		record->stack);
+	state->waits = true;
 }
 
 static void show_unblock(const struct record *record)
 {
-	const struct trace_state *state = state_of(record);
+	struct trace_state *state = state_of(record);
 
-	if (!state || state->runs)
+	if (!state)
+		return;
+	state->waits = false;
+	if (state->runs)
 		return;
 	if (state->stack == 0 && record->stack != 0)
 		tell(&(struct trace_event){ .kind = TRACE_STACK,
@@ -243,12 +239,31 @@ static void show_look(const struct record *record)
 		return;
 	tell_thread(record->tid, record->time_ns, (uint32_t)record->other, 0, 0);
 	tell_simple(TRACE_ON, record->tid, record->time_ns);
-	if (record->detail == RUNS)
+	if (record->detail == TRACE_RUNS)
 		return;
 	tell_off(record->tid, record->time_ns, record->detail, record->stack);
 	state = trace_states_find(&trace.states, record->tid);
 	if (state)
 		state->looked = true;
+}
+
+/* A wait that has a record of its own begins before the thread goes off its CPU, and ends when it is on one
+ * again: that record knows more. */
+static void show_switch(const struct record *record)
+{
+	bool on = record->detail == TRACE_RUNS;
+	const struct trace_state *state =
+		on ? state_of(record) : trace_states_find(&trace.states, record->tid);
+
+	if (!state || state->waits)
+		return;
+	if (on && !state->runs)
+		tell(&(struct trace_event){ .kind = TRACE_ON,
+			.cpu = (uint16_t)(record->other + 1),
+			.tid = record->tid,
+			.time_ns = record->time_ns });
+	else if (!on && state->runs)
+		tell_off(record->tid, record->time_ns, record->detail, 0);
 }
 
 /* What the thread itself says or does. */
@@ -322,6 +337,9 @@ static void show(const struct record *record)
 		break;
 	case QUEUED_LOOK:
 		show_look(record);
+		break;
+	case QUEUED_SWITCH:
+		show_switch(record);
 		break;
 	default:
 		show_rest(record);
@@ -397,6 +415,7 @@ static void take(const struct record *record)
 		put(record);
 		break;
 	case RECORD_LABELS:
+	case RECORD_CPU: /* they come from take_sample() */
 		break;
 	default:
 		put(record);
@@ -482,6 +501,7 @@ static void poll_trace(uint64_t now)
 {
 	trace.is_busy = trace.taken > BUSY_RECORDS;
 	trace.taken = 0;
+	trace_sources_poll(now);
 	put_woken();
 	put_waiting(now);
 	show_until(now - TRACE_HOLD_NS);
@@ -527,6 +547,16 @@ static int look(struct err *err)
 		put(&record);
 	}
 	return 0;
+}
+
+/* Those cost too much to be on always, as for the flight recorder. */
+static void follow_sinks(void)
+{
+	bool any = false;
+
+	for (const struct trace_sink *sink = trace.sinks; sink; sink = sink->next)
+		any |= !sink->is_patient;
+	trace_sources_follow(any, put);
 }
 
 static void close_all(void)
@@ -581,6 +611,7 @@ int trace_attach(struct trace_sink *sink, struct err *err)
 		sink->next = trace.sinks;
 		trace.sinks = sink;
 	}
+	follow_sinks();
 	sink->from_ns = clock_mono_ns();
 	return 0;
 }
@@ -594,6 +625,7 @@ void trace_detach(struct trace_sink *sink)
 	if (!*at)
 		return;
 	*at = sink->next;
+	follow_sinks();
 	if (trace.sinks)
 		return;
 	want(false);
@@ -607,7 +639,7 @@ uint64_t trace_told_ns(void)
 
 uint64_t trace_dropped(void)
 {
-	return dropped + ring_dropped();
+	return dropped + trace_sources_lost() + ring_dropped();
 }
 
 void trace_tell_stacks(void (*told)(void *to, const struct trace_event *event), void *to)
@@ -635,6 +667,7 @@ void trace_tell_stacks(void (*told)(void *to, const struct trace_event *event), 
 /* The traces that were being taken are the parent's. */
 static void after_fork(void)
 {
+	trace_sources_after_fork();
 	flight_after_fork();
 	if (trace.arena.base)
 		close_all();

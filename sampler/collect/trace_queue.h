@@ -8,8 +8,20 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "sampler/collect/trace_event.h"
 #include "sampler/memory/arena.h"
 #include "sampler/store/ring.h"
+
+/* What is queued beside the ring's own kinds. */
+enum {
+	QUEUED_ON = RECORD_KINDS, /* the thread runs */
+	QUEUED_WOKEN,             /* by `value` */
+	QUEUED_LOOK, /* it was looked at; detail: enum trace_off, TRACE_RUNS; other: its name's text */
+	QUEUED_SWITCH, /* the kernel has put it on a CPU (detail: TRACE_RUNS; other: its number), or taken it off */
+};
+
+/* In the place of an enum trace_off: it has a CPU. */
+#define TRACE_RUNS TRACE_OFFS
 
 struct trace_queue {
 	struct trace_queued *queued; /* a heap */

@@ -27,6 +27,7 @@ struct trace_state {
 
 	/* collect/trace.c's own */
 	bool looked; /* it is not known by a record that it waits, but by a look at it */
+	bool waits;  /* in a hooked call: when that ends, its own record tells */
 	uint8_t gone;
 };
 

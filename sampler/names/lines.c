@@ -77,8 +77,6 @@ static const char *start_program(void)
 {
 	const char *wrong = lines.forbidden;
 
-	if (!helper_is_gone(&lines.helper))
-		return "postern-lines is being ended";
 	if (!wrong)
 		wrong = look_at_host();
 	if (!wrong)
@@ -230,8 +228,12 @@ static void fail(const char *wrong)
 static void work(uint64_t now)
 {
 	while (lines.first && !lines.pending.any) {
-		const char *wrong = lines.helper.socket < 0 ? start_program() : NULL;
+		bool is_there = lines.helper.socket >= 0;
+		const char *wrong;
 
+		if (!is_there && !helper_is_gone(&lines.helper))
+			break; /* the last one is being ended: soon */
+		wrong = is_there ? NULL : start_program();
 		if (wrong)
 			finish_first(wrong);
 		else if (lines.first->at == lines.first->len)

@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "sampler/collect/cpu.h"
 #include "sampler/serve/captured.h"
 
@@ -128,7 +129,7 @@ static enum endpoint_result ask(
 		return ENDPOINT_ANSWERED;
 	}
 	capture->kind = &profile_capture;
-	capture->until_ns = question->now_ns + (uint64_t)seconds * 1000000000;
+	capture->until_ns = clock_mono_ns() + (uint64_t)seconds * 1000000000;
 	return ENDPOINT_CAPTURE;
 }
 

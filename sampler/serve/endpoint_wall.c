@@ -1,5 +1,6 @@
 /* wall and offcpu: where threads spend their time, running or not. Go has no such profiles; the rest is as its
  * `profile`. */
+#include "base/clock.h"
 #include "sampler/collect/wall.h"
 #include "sampler/serve/captured.h"
 
@@ -109,7 +110,7 @@ static enum endpoint_result begin(const struct question *question, struct answer
 	}
 	*capture = (struct capture){ .kind = &wall_capture,
 		.state = state,
-		.until_ns = question->now_ns + (uint64_t)seconds * 1000000000 };
+		.until_ns = clock_mono_ns() + (uint64_t)seconds * 1000000000 };
 	return ENDPOINT_CAPTURE;
 }
 

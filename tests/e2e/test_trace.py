@@ -136,6 +136,22 @@ class Traces(TraceTest):
         self.assertGreater(regions["request", "request"], 40)
         self.assertEqual(said[OLDEST], said[NEWEST])
 
+    def test_who_has_a_cpu(self):
+        """By the kernel's own word: two threads want one, and a third sleeps without a hook's knowledge."""
+        with self.traced("cpus") as process:
+            process.stdout.readline()
+            file, text = self.take(f"{TRACE}?seconds=1.5", "cpus.trace")
+        samples = subprocess.run([OLDEST, "tool", "trace", "-d", str(file)], capture_output=True, text=True, check=True, timeout=60)
+        self.assertGreater(samples.stdout.count(" CPUSample "), 50)
+        # 1.19 counts the way to a CPU only behind a wait.
+        waits = collections.Counter()
+        for stack, ms in profile(NEWEST, file, "sched").items():
+            waits[stack[0]] += ms
+        self.assertTrue(1000 < waits["spinner"] < 1700, waits)
+        self.assertGreater(text.count(" GoPreempt"), 50)
+        slept = [line for line in text.splitlines() if " GoBlock " in line]
+        self.assertGreater(len(slept), 50)
+
     def test_the_other_format(self):
         with self.traced() as process:
             process.stdout.readline()
