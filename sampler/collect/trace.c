@@ -87,11 +87,13 @@ static uint32_t name_now(uint32_t tid)
 	return name_of(name);
 }
 
-/* One that is gone already has most likely had its process's name. */
-static uint32_t name_or_first(uint32_t tid)
+/* One that is gone already has most likely had its creator's name, or else its process's. */
+static uint32_t name_or_kin(uint32_t tid, uint32_t creator)
 {
 	uint32_t name = name_now(tid);
 
+	if (name == 0 && creator != 0)
+		name = name_now(creator);
 	return name ? name : name_now((uint32_t)getpid());
 }
 
@@ -154,7 +156,7 @@ static struct trace_state *state_of(const struct record *record)
 
 	if (state || trace_states_ended(&trace.states, record->tid))
 		return state;
-	tell_thread(record->tid, record->time_ns, name_or_first(record->tid), 0, 0);
+	tell_thread(record->tid, record->time_ns, name_or_kin(record->tid, 0), 0, 0);
 	tell_simple(TRACE_ON, record->tid, record->time_ns);
 	return trace_states_find(&trace.states, record->tid);
 }
@@ -172,15 +174,12 @@ static void show_start(const struct record *record)
 {
 	const struct trace_state *creator =
 		trace_states_find(&trace.states, (uint32_t)record->value);
-	uint32_t name = name_now(record->tid);
+	uint32_t name = name_or_kin(record->tid, (uint32_t)record->value);
 	struct record on = { .kind = QUEUED_ON, .tid = record->tid, .time_ns = record->other };
 
 	if (trace_states_find(&trace.states, record->tid))
 		tell_simple(TRACE_END, record->tid, record->time_ns);
 	goes_on(creator, record->time_ns);
-	/* A short life: it had its creator's name at least to begin with. */
-	if (name == 0 && creator)
-		name = creator->name;
 	tell_thread(record->tid, record->time_ns, name, (uint32_t)record->value,
 		later_stack(record->stack));
 	trace_queue_put(&trace.queue, &on);

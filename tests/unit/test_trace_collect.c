@@ -1,6 +1,10 @@
 /* What stands between the ring's records and the events of a trace. */
 #include "tests/unit/unit.h"
 
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "sampler/collect/trace.h"
 #include "sampler/collect/trace_queue.h"
 #include "sampler/collect/trace_states.h"
 #include "sampler/collect/trace_wakes.h"
@@ -198,6 +202,40 @@ static void test_waits(void **state)
 	assert_int_equal(self.wait_place, 0);
 }
 
+#define NOBODY 0x7ffffff0U /* beyond every thread's number */
+
+static bool nobody_came, nobody_had_a_name;
+
+static void look_for_nobody(void *to, const struct trace_event *event)
+{
+	(void)to;
+	if (event->kind != TRACE_THREAD || event->tid != NOBODY)
+		return;
+	nobody_came = true;
+	nobody_had_a_name = event->text != 0;
+}
+
+/* It had ended before its name could be read, and its creator has not been looked at yet. */
+static void test_short_life(void **state)
+{
+	struct trace_sink sink = { .told = look_for_nobody };
+	uint64_t before = clock_mono_ns();
+	struct err err;
+
+	(void)state;
+	assert_int_equal(trace_attach(&sink, &err), 0);
+	sink.from_ns = before;
+	trace_collector.take(&(struct record){ .kind = RECORD_THREAD_START,
+		.tid = NOBODY,
+		.value = (uint64_t)getpid(),
+		.time_ns = before + 1,
+		.other = before + 1 });
+	trace_collector.poll(clock_mono_ns() + 2 * TRACE_HOLD_NS);
+	trace_detach(&sink);
+	assert_true(nobody_came);
+	assert_true(nobody_had_a_name);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +244,7 @@ int main(void)
 		cmocka_unit_test(test_states),
 		cmocka_unit_test(test_states_of_many),
 		cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_short_life),
 	};
 
 	return cmocka_run_group_tests(tests, open_arena, close_arena);
