@@ -40,8 +40,6 @@ static size_t read_on(const struct perf_sample *sample, const struct unwind_regs
 	uintptr_t from = rest->reg[ARCH_SP], copied = from - sample->regs.reg[ARCH_SP];
 	size_t got;
 
-	if (copied < sample->stack_bytes && stack_bytes < PERF_STACK_MAX)
-		return 0; /* the next sample brings more */
 	got = memory_copy(from, source.more, MORE_BYTES);
 	if (copied < sample->stack_bytes &&
 		(got < sample->stack_bytes - copied ||
