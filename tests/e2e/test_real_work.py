@@ -110,7 +110,8 @@ class RealWork(unittest.TestCase):
               f"answers {profiler.answers}", file=sys.stderr)
         self.assertEqual(profiled, plain)
         self.assertGreater(profiler.samples, samples)
-        self.assertGreater(profiler.answers["heap"], 0)
+        # A compiler's processes are gone before each has answered everything.
+        self.assertGreater(sum(count for what, count in profiler.answers.items() if not what.startswith("profile")), 0)
         return plain
 
     @contextlib.contextmanager
