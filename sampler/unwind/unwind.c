@@ -161,7 +161,7 @@ static void enter_caller_sigsafe(struct walk *walk, uintptr_t cfa, uintptr_t pc)
 }
 
 /* Go on in the caller, whose frame ends at `cfa` and whose address is `ra` words from there. */
-static enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa, int ra)
+static inline enum unwind_end leave_frame_sigsafe(struct walk *walk, uintptr_t cfa, int ra)
 {
 	uintptr_t sp = walk->regs.reg[ARCH_SP], pc;
 
@@ -335,7 +335,7 @@ static bool find_cfa_sigsafe(struct walk *walk, const struct unwind_row *row, ui
 	return true;
 }
 
-static enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_row *row)
+static inline enum unwind_end step_row_sigsafe(struct walk *walk, const struct unwind_row *row)
 {
 	uintptr_t fp = walk->regs.reg[ARCH_FP], sp = walk->regs.reg[ARCH_SP], cfa;
 	bool fp_known = has(walk, ARCH_FP);
@@ -423,13 +423,6 @@ struct doubt {
 	size_t len;       /* 0: there was none */
 };
 
-static bool is_doubtful_sigsafe(const struct walk *walk, const struct unwind_row *row)
-{
-	return !walk->pc_is_exact && row &&
-	       row + 1 < walk->table->rows + walk->table->rows_len &&
-	       row[1].pc == walk->regs.pc - walk->table->start;
-}
-
 static void note_doubt_sigsafe(struct doubt *doubt, const struct walk *walk, size_t len)
 {
 	doubt->walk = *walk;
@@ -475,12 +468,13 @@ static bool take_back_sigsafe(struct doubt *doubts, struct walk *walk, size_t *l
 	return false;
 }
 
-static const struct unwind_row *find_row_sigsafe(struct walk *walk)
+static const struct unwind_row *find_row_sigsafe(struct walk *walk, struct rule *rule)
 {
-	if (!walk->set)
-		return NULL;
-	return table_set_find_sigsafe(
-		walk->set, walk->regs.pc - (walk->pc_is_exact ? 0 : 1), &walk->table);
+	uintptr_t pc = walk->regs.pc - (walk->pc_is_exact ? 0 : 1);
+
+	return walk->set && table_set_rule_sigsafe(walk->set, pc, &walk->table, rule)
+		       ? &rule->row
+		       : NULL;
 }
 
 static bool is_stuck(const struct walk *walk, const struct unwind_row *row)
@@ -500,13 +494,14 @@ static enum unwind_end walk_frames_sigsafe(
 	walk->set = table_set_enter_sigsafe();
 	do {
 		const struct unwind_row *row;
+		struct rule rule;
 
 		if (*len == max) {
 			end = UNWIND_DEPTH;
 			break;
 		}
-		row = find_row_sigsafe(walk);
-		if (is_doubtful_sigsafe(walk, row))
+		row = find_row_sigsafe(walk, &rule);
+		if (row && !walk->pc_is_exact && rule.next_begins)
 			note_doubt_sigsafe(&doubts[BY_ROW], walk, *len);
 		/* A frame that a signal interrupted is exact too; one past it reads as the others. */
 		pcs[*len] = walk->regs.pc + (walk->pc_is_exact && *len > 0 ? 1 : 0);

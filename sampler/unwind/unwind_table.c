@@ -106,6 +106,21 @@ const struct unwind_row *table_set_find_sigsafe(
 	return &(*table)->rows[first];
 }
 
+uint64_t table_set_find_rule_sigsafe(
+	const struct table_set *set, uintptr_t pc, const struct table **table)
+{
+	const struct unwind_row *row = table_set_find_sigsafe(set, pc, table);
+	bool next_begins;
+
+	if (!row)
+		return 0;
+	next_begins = row + 1 < (*table)->rows + (*table)->rows_len &&
+		      row[1].pc == pc + 1 - (*table)->start;
+	return (uint64_t)(uint16_t)row->cfa | (uint64_t)(uint16_t)row->fp << 16 |
+	       (uint64_t)(uint16_t)row_ra(row) << 32 | (uint64_t)row->kind << 48 |
+	       RULE_IS_THERE | (next_begins ? RULE_NEXT_BEGINS : 0);
+}
+
 /* Free what was unpublished, if no walk is running: later walks cannot find it any more. */
 static void collect(void)
 {
@@ -383,7 +398,8 @@ static void publish(struct table_set *set)
 
 int unwind_refresh(struct err *err)
 {
-	size_t bytes = sizeof(struct table_set) + TABLES_MAX * sizeof(struct table *);
+	size_t list = sizeof(struct table_set) + TABLES_MAX * sizeof(struct table *);
+	size_t bytes = list + sizeof(struct row_cache);
 	struct table_set *set;
 	struct arena arena;
 	struct sv maps;
@@ -399,6 +415,7 @@ int unwind_refresh(struct err *err)
 		return err_set(err, ERR_SYSTEM, "/proc/self/maps cannot be read");
 	}
 	set->bytes = bytes;
+	set->rows = (struct row_cache *)(set->tables + TABLES_MAX);
 	memory_begin();
 	gather(&arena, maps, atomic_load(&current), set);
 	memory_end();
