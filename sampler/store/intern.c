@@ -166,6 +166,12 @@ uint32_t intern_put_sigsafe(
 	return id;
 }
 
+bool intern_is_half_full_sigsafe(const struct intern *table)
+{
+	return atomic_load_explicit(&table->used, memory_order_relaxed) >
+	       atomic_load_explicit(&table->size, memory_order_relaxed) / 2;
+}
+
 uint32_t intern_next(const struct intern *table, size_t *at)
 {
 	_Atomic uint32_t *slots = atomic_load_explicit(&table->slots, memory_order_acquire);

@@ -45,6 +45,9 @@ struct intern {
 uint32_t intern_put_sigsafe(
 	struct intern *table, const uint64_t *key, size_t key_words, uint16_t info);
 
+/* Is more than half of the memory used? Who sees that can bring fewer different keys. */
+bool intern_is_half_full_sigsafe(const struct intern *table);
+
 /* `id` is one that intern_put_sigsafe() gave, and not 0. */
 struct intern_entry *intern_get(const struct intern *table, uint32_t id);
 

@@ -268,6 +268,36 @@ static void rate_one_takes_everything_and_off_nothing(void **state)
 	heap_set_rate(RATE);
 }
 
+/* For years: every size is a new one. Next to nothing is lost, and the bytes are right. */
+static void ever_new_sizes_find_room(void **state)
+{
+	struct heap_state before, after;
+	double truth = 0;
+	uint32_t id;
+
+	(void)state;
+	heap_set_rate(1);
+	self.heap_left = -1;
+	heap_read(&before);
+	for (size_t i = 0; i < 1200000; i++) {
+		size_t size = 1000 + i * 7;
+
+		allocate(0x9000 + i % 3, object_of(((uintptr_t)1 << 30) + i), size);
+		id = heap_take_sigsafe(object_of(((uintptr_t)1 << 30) + i));
+		if (id)
+			heap_freed_sigsafe(id);
+		truth += (double)size;
+	}
+	heap_read(&after);
+	heap_set_rate(RATE);
+	/* But where by chance all places for a key are taken. */
+	assert_in_range(after.lost - before.lost, 0, 100);
+	assert_in_range(after.samples - before.samples, 1200000 - 100, 1200000);
+	assert_int_equal(after.inuse, before.inuse);
+	assert_true(fabs((double)(after.allocated - before.allocated) / truth - 1) < 1e-3);
+	assert_in_range(heap_buckets(), 500000, 560000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +312,7 @@ int main(void)
 		cmocka_unit_test(what_was_reported_is_not_reported_again),
 		cmocka_unit_test(estimates_are_unbiased),
 		cmocka_unit_test(rate_one_takes_everything_and_off_nothing),
+		cmocka_unit_test(ever_new_sizes_find_room),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);
