@@ -13,6 +13,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import http.client
+import itertools
 import os
 import pathlib
 import signal
@@ -37,6 +38,7 @@ PROFILES = (CPU_PROFILE, "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", 
 FURTHER = ("/debug/pprof/wall?seconds=1", "/debug/pprof/offcpu?seconds=1", "/debug/pprof/trace?seconds=1")
 DUMPS = ("/debug/pprof/goroutine?debug=2",)
 KEPT_BYTES = 128 << 20  # as memory.c has it
+USERS = itertools.count(50000 + os.getpid() % 1000 * 100)  # limits of a user's are one run's alone
 SLICE = 0.4  # of those that are run again and again
 
 ROWS = {
@@ -203,7 +205,7 @@ class Run:
         apart = {}
         if self.mode.apart and os.geteuid() == 0:
             folder.chmod(0o777)
-            apart = {"user": 50000 + os.getpid() % 10000}
+            apart = {"user": next(USERS)}
         self.out = open(folder / "out", "w+", encoding="utf-8", errors="replace")
         return subprocess.Popen([f"{self.build}/tests/stress_programs/{self.mode.program}", self.mode.does or self.name, str(self.seconds)], env=env, cwd=folder,
                                 stdout=self.out, stderr=subprocess.STDOUT, start_new_session=True, **apart)
