@@ -5,13 +5,12 @@ Shares must be within the noise of the sample count (binomial, four standard dev
 stack in a thousand may end before its thread's start.
 """
 import concurrent.futures
-import http.client
 import os
 import pathlib
 import re
-import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -19,22 +18,14 @@ import unittest
 from profile import Profile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from unix_connection import UnixConnection  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or HERE.parents[1] / "build" / "dev").resolve()
 SAMPLER = BUILD / "lib" / "libpostern.so"
 CC = os.environ.get("CC", "cc")
 SECONDS = 4
 SHARES = {"share_50": .50, "share_30": .30, "share_15": .15, "share_5": .05}
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=SECONDS + 30)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def profile_of(command, folder, source, query):

@@ -5,34 +5,25 @@ An estimate's error over its own standard deviation must look like a normal one:
 (where there are samples enough for a normal distribution), and their mean may not differ from 0 (four
 standard errors).  HEAP_RUNS (default 1)
 makes it more than one run; each prints its figures."""
-import http.client
 import math
 import os
 import pathlib
-import socket
 import subprocess
+import sys
 import tempfile
 import unittest
 
 from profile import Profile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from unix_connection import UnixConnection  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or HERE.parents[1] / "build" / "dev").resolve()
 SAMPLER = BUILD / "lib" / "libpostern.so"
 OBJECTS, THREADS = 10_000_000, 4
 RUNS = int(os.environ.get("HEAP_RUNS", "1"))
 WHAT = ("alloc_objects", "alloc_space", "inuse_objects", "inuse_space")
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=60)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def run_once(program, folder):

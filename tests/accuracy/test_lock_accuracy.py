@@ -6,34 +6,25 @@ sampled  one in FRACTION, and one for each RATE nanoseconds, much more than a wa
          standard deviations of the truth, and together show no bias
 
 LOCKS_RUNS (default 1) makes it more than one run of the sampled kind."""
-import http.client
 import math
 import os
 import pathlib
-import socket
 import subprocess
+import sys
 import tempfile
 import unittest
 
 from profile import Profile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from unix_connection import UnixConnection  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or HERE.parents[1] / "build" / "dev").resolve()
 SAMPLER = BUILD / "lib" / "libpostern.so"
 RUNS = int(os.environ.get("LOCKS_RUNS", "1"))
 FRACTION, RATE = 10, 2_000_000
 HELD = ("mutex", "reader", "writer", "standard", "c11", "many")  # a lock; others are let go by somebody
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=60)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Truth:

@@ -3,14 +3,13 @@ known functions, and time themselves; none of them is woken.
 
 What a thread's profile has in all is exact: as much as the thread was there. How it is divided is an estimate of
 as many looks as the profile says: each share within five standard errors of the truth, and two points."""
-import http.client
 import math
 import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,21 +18,13 @@ import unittest
 from profile import Profile
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from unix_connection import UnixConnection  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or HERE.parents[1] / "build" / "dev").resolve()
 SECONDS = 5
 FUNCTIONS = ("sleep_short", "sleep_long", "read_in", "lock_in")
 STATES = {"sleep_short": {"sleep"}, "sleep_long": {"sleep"}, "read_in": {"IO wait"}, "lock_in": {"sync.Mutex.Lock"}}
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=60)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Wall(unittest.TestCase):

@@ -22,7 +22,6 @@ import contextlib
 import io
 import json
 import math
-import http.client
 import os
 import pathlib
 import re
@@ -35,6 +34,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from unix_connection import UnixConnection  # noqa: E402
+
 GPERFTOOLS = "/usr/lib/x86_64-linux-gnu/libprofiler.so"
 TRUTHS = {"truth_50": 50, "truth_30": 30, "truth_15": 15, "truth_05": 5}
 
@@ -116,17 +118,6 @@ def wait_for_file(path):
             probe.connect(str(path))
             return
         time.sleep(0.002)
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=60)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def get(path, what):

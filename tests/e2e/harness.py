@@ -54,6 +54,8 @@ import unittest
 import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from unix_connection import UnixConnection  # noqa: E402, F401 (for the tests, too)
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD") or ROOT / "build" / "dev").resolve()
 BIN = BUILD / "bin"
 SAMPLER = BUILD / "lib" / "libpostern.so"
@@ -626,17 +628,6 @@ def default_configuration(pki, folder, targets):
         "targets": [{"name": name, **where, **({"default": True} if first else {})}
                     for name, where, first in targets],
     }
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=10):
-        super().__init__("localhost", timeout=timeout)
-        self.socket_path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.socket_path)
 
 
 class Gateway(TempDir):

@@ -6,20 +6,18 @@ tests/accuracy/shares.c). Statistics allow four standard deviations; CPU time is
 on how busy the machine is."""
 import concurrent.futures
 import contextlib
-import http.client
 import os
 import pathlib
 import platform
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import unittest
 
-from harness import SAMPLER, ROOT, TempDir, main, wait_for
+from harness import ROOT, SAMPLER, TempDir, UnixConnection, main, wait_for
 
 sys.path.insert(0, str(ROOT / "tests" / "accuracy"))
 from profile import Profile  # noqa: E402
@@ -35,17 +33,6 @@ except OSError:
 PERF = ROOTED or PARANOID < 2
 ITIMER = tuple(int(n) for n in re.match(r"(\d+)\.(\d+)", platform.release()).groups()) >= (6, 4)
 SOURCES = [*(["perf"] if PERF else []), "timer", *(["itimer"] if ITIMER else [])]
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=60)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Program:
@@ -67,7 +54,7 @@ class Program:
             self.process = subprocess.Popen([str(word) for word in command], env=env, stderr=errors, **self.options)
 
     def get(self, path):
-        connection = UnixHttp(self.socket)
+        connection = UnixConnection(self.socket)
         try:
             connection.request("GET", "/debug/pprof/" + path)
             answer = connection.getresponse()

@@ -8,29 +8,17 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 import unittest
 
-from harness import BIN, main, wait_for
+from harness import BIN, UnixConnection, main, wait_for
 
 PYTHON = "/usr/bin/python3"
 # Ours does not reach the programs; the test's own POSTERN_BUILD shall not either.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("POSTERN_")}
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=30)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class Profiler:
@@ -44,7 +32,7 @@ class Profiler:
     def ask(self, what):
         while not self.done.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = UnixHttp(self.path)
+                connection = UnixConnection(self.path)
                 try:
                     connection.request("GET", what)
                     answer = connection.getresponse()
@@ -185,7 +173,7 @@ class Programs(unittest.TestCase):
             f"server {{ listen unix:{page}; root {self.folder}; }} }}")
 
         def get():
-            connection = UnixHttp(page)
+            connection = UnixConnection(page)
             connection.request("GET", "/page", headers={"Accept-Encoding": "gzip"})
             answer = connection.getresponse()
             result = (answer.status, answer.read())

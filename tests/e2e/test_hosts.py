@@ -8,30 +8,17 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import threading
-import time
 import unittest
 
-from harness import BUILD, SAMPLER, TempDir, main
+from harness import BUILD, SAMPLER, TempDir, UnixConnection, main
 
 SECONDS = float(os.environ.get("HOSTS_SECONDS", "2"))
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARIES = pathlib.Path("/usr/lib/x86_64-linux-gnu")
 PATHS = ("/debug/pprof/profile?seconds=1", "/debug/pprof/wall?seconds=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap",
          "/debug/pprof/trace?seconds=0.3")
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class HostTest(unittest.TestCase):
@@ -51,7 +38,7 @@ class HostTest(unittest.TestCase):
 
     def ask(self, path, answers, done):
         while not done.wait(0.01):
-            connection = UnixHttp(self.folder.path("s.sock"))
+            connection = UnixConnection(self.folder.path("s.sock"))
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request("GET", path)
                 answer = connection.getresponse()

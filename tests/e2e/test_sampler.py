@@ -12,22 +12,11 @@ import subprocess
 import time
 import unittest
 
-from harness import BUILD, SAMPLER, GoServer, TempDir, main, wait_for
+from harness import BUILD, SAMPLER, GoServer, TempDir, UnixConnection, main, wait_for
 
 SLEEPER = "/usr/bin/python3"
 SLEEP = "import time\nwhile True: time.sleep(0.1)"
 BUSY = "import threading\ndef spin():\n  while True: sum(range(1000))\nthreading.Thread(target=spin, daemon=True).start()\nspin()"
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path, timeout=20):
-        super().__init__("localhost", timeout=timeout)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def ask(connection, path, method="GET", body=None, headers=None):
@@ -58,7 +47,7 @@ class SamplerTest(unittest.TestCase):
             process.communicate()
 
     def get(self, path, **options):
-        return ask(UnixHttp(self.socket), path, **options)
+        return ask(UnixConnection(self.socket), path, **options)
 
     def said(self):
         return pathlib.Path(self.folder.path("stderr")).read_text()
@@ -104,7 +93,7 @@ class BesideGo(SamplerTest):
             return b", now 1234" in self.get("/debug/pprof/")[2]
 
         with self.program(SLEEPER, "-c", BUSY, POSTERN_CPU_SOURCE="perf" if os.geteuid() == 0 else "timer"):
-            first = UnixHttp(self.socket)
+            first = UnixConnection(self.socket)
             first.request("GET", "/debug/pprof/profile?seconds=60&hz=1234")
             wait_for(sampling if os.geteuid() == 0 else lambda: b", now " in self.get("/debug/pprof/")[2], what="it to run")
             self.assertEqual(self.get("/debug/pprof/profile?seconds=1")[0], 200)
@@ -200,7 +189,7 @@ class Listening(SamplerTest):
             with self.program(wait=False, POSTERN_LISTEN=address, POSTERN_NAME="svc") as process:
                 path = self.folder.path(f"svc.{process.pid}.sock")
                 wait_for(lambda: os.path.exists(path), what="the socket in its place")
-                self.assertEqual(ask(UnixHttp(path), "/debug/pprof/cmdline")[0], 200)
+                self.assertEqual(ask(UnixConnection(path), "/debug/pprof/cmdline")[0], 200)
                 self.assertEqual(self.said(), f"postern: the address is taken; listening on unix:{path}\n")
 
     def test_what_is_wrong_is_said_and_the_program_runs(self):
@@ -223,7 +212,7 @@ class Listening(SamplerTest):
                     path = self.folder.path(f"kid.{child}.sock")
                     if has:
                         wait_for(lambda: os.path.exists(path), what="the child's socket")
-                        self.assertEqual(ask(UnixHttp(path), "/debug/pprof/goroutine")[0], 200)
+                        self.assertEqual(ask(UnixConnection(path), "/debug/pprof/goroutine")[0], 200)
                     else:
                         time.sleep(0.5)
                         self.assertFalse(os.path.exists(path))

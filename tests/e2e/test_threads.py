@@ -2,16 +2,14 @@
 # timeout: 120
 """Stacks of sleeping threads: whole, right, and read without waking anybody."""
 import contextlib
-import http.client
 import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import unittest
 
-from harness import SAMPLER, TempDir, main, wait_for
+from harness import SAMPLER, TempDir, UnixConnection, main, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 WAYS = ("cond", "sleep", "read", "epoll", "poll", "mutex", "sem", "futex")
@@ -19,17 +17,6 @@ STATES = {"cond": "sync.Cond.Wait", "sleep": "sleep", "read": "IO wait", "epoll"
           "mutex": "sync.Mutex.Lock", "sem": "semacquire", "futex": "semacquire"}
 SHAPES = ("plain", "with_array", "with_alloca", "with_saved", "with_pushed", "with_aligned", "with_large")
 THREADS = 120
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def stacks(text):
@@ -69,7 +56,7 @@ class ThreadsTest(unittest.TestCase):
             process.stdout.close()
 
     def get(self, path):
-        with contextlib.closing(UnixHttp(self.socket)) as connection:
+        with contextlib.closing(UnixConnection(self.socket)) as connection:
             connection.request("GET", path)
             answer = connection.getresponse()
             self.assertEqual(answer.status, 200)

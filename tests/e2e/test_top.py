@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import unittest
 
-from harness import Backend, GoServer, TempDir, main, postern, run
+from harness import GoServer, TempDir, main, postern, run
 
 GO = shutil.which("go") or "/usr/local/go/bin/go"
 

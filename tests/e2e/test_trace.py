@@ -10,30 +10,18 @@ import json
 import os
 import pathlib
 import re
-import socket
 import statistics
 import subprocess
 import time
 import unittest
 
-from harness import BUILD, SAMPLER, Demo, TempDir, main, wait_for
+from harness import BUILD, SAMPLER, Demo, TempDir, UnixConnection, main, wait_for
 from trace_tools import NEWEST, OLDEST, Pages, profile
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECK = pathlib.Path(BUILD, "tests", "trace_check_file")
 TRACE = "/debug/pprof/trace"
 NAMES = {"holder", "wanter", "consumer", "producer", "reader", "writer", "request"}
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=30)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 class TraceTest(unittest.TestCase):
@@ -61,7 +49,7 @@ class TraceTest(unittest.TestCase):
             process.stdout.close()
 
     def ask(self, path, method="GET"):
-        with contextlib.closing(UnixHttp(self.socket)) as connection:
+        with contextlib.closing(UnixConnection(self.socket)) as connection:
             connection.request(method, path)
             answer = connection.getresponse()
             return answer, answer.read()
@@ -195,7 +183,7 @@ class Traces(TraceTest):
                     file = pathlib.Path(self.folder.path(f"{number}.trace"))
                     file.write_bytes(body)
                     self.check(file)
-            connections = [UnixHttp(self.socket) for _ in range(3)]
+            connections = [UnixConnection(self.socket) for _ in range(3)]
             for connection in connections:
                 connection.request("GET", f"{TRACE}?seconds=60")
                 self.assertEqual(connection.getresponse().read(16), b"go 1.19 trace\0\0\0")  # while it is taken

@@ -1,27 +1,14 @@
 """libpostern under a program of another machine, as far as that machine's emulator carries it: the stack of
 a computing thread, a CPU profile, a heap profile. (A sleeping one's registers are the emulator's own.)"""
-import http.client
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "e2e"))
-from harness import BUILD, SAMPLER, TempDir, main, run, wait_for  # noqa: E402
-
-
-class UnixHttp(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=30)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+from harness import BUILD, SAMPLER, TempDir, UnixConnection, main, run, wait_for  # noqa: E402
 
 
 class Foreign(unittest.TestCase):
@@ -39,7 +26,7 @@ class Foreign(unittest.TestCase):
         wait_for(lambda: os.path.exists(self.socket), what="the sampler's socket")
 
     def get(self, path):
-        connection = UnixHttp(self.socket)
+        connection = UnixConnection(self.socket)
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read()

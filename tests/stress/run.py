@@ -17,7 +17,6 @@ import itertools
 import os
 import pathlib
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -26,8 +25,9 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "accuracy"))
+sys.path[:0] = [str(HERE.parent / "accuracy"), str(HERE.parent)]
 from profile import Profile  # noqa: E402
+from unix_connection import UnixConnection  # noqa: E402
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "3"))
 AT_ONCE = int(os.environ.get("STRESS_AT_ONCE", "1"))
@@ -126,19 +126,8 @@ class Result(collections.Counter):
         self.said.append(text)
 
 
-class Sampler(http.client.HTTPConnection):
-    def __init__(self, path, timeout=30):
-        super().__init__("localhost", timeout=timeout)
-        self.path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
 def get(path, what):
-    connection = Sampler(path)
+    connection = UnixConnection(path, 30)
     try:
         connection.request("GET", what)
         answer = connection.getresponse()
@@ -165,7 +154,7 @@ def ask(path, what, answers, done):
 
 def begin_and_leave(path, what, done):
     while not done.wait(0.03):
-        connection = Sampler(path)
+        connection = UnixConnection(path, 30)
         try:
             connection.request("GET", what)
             done.wait(0.05)
