@@ -638,7 +638,12 @@ uint64_t trace_told_ns(void)
 
 uint64_t trace_dropped(void)
 {
-	return dropped + trace_sources_lost() + ring_dropped();
+	return dropped + trace_sources_lost();
+}
+
+void trace_drop(void)
+{
+	dropped++;
 }
 
 void trace_tell_stacks(void (*told)(void *to, const struct trace_event *event), void *to)

@@ -40,8 +40,10 @@ uint64_t trace_told_ns(void);
 /* TRACE_STACK events of those that wait still and whose stack is not known: they are looked at for it. */
 void trace_tell_stacks(void (*told)(void *to, const struct trace_event *event), void *to);
 
-/* Events that found no room, since the process began. */
+/* Events that are in no trace since there was no room, in all since the process began; but for the ring's
+ * records. trace_drop(): a sink had none. */
 uint64_t trace_dropped(void);
+void trace_drop(void);
 
 extern const struct collector trace_collector;
 

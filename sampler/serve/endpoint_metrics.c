@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "sampler/collect/regions.h"
+#include "sampler/collect/trace.h"
 #include "sampler/proc/process.h"
 #include "sampler/serve/endpoint.h"
 #include "sampler/store/cost.h"
@@ -113,6 +114,8 @@ static void write_sampler(const struct question *question, struct buf *out)
 		"Longest time that one of them was held up.", cost.longest_ns);
 	metrics_one(out, "postern_sampler_records_dropped_total", "counter",
 		"Records that found the ring full.", ring_dropped());
+	metrics_one(out, "postern_sampler_trace_events_dropped_total", "counter",
+		"Events that are in no trace: no room, or a client too slow.", trace_dropped());
 	depot_stats(&stacks, &bytes, &lost);
 	metrics_one(out, "postern_sampler_stacks", "gauge", "Distinct stacks kept.", stacks);
 	metrics_one(

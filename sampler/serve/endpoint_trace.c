@@ -31,7 +31,7 @@ struct taking {
 	struct arena *arena;
 	struct buf *out;
 	struct trace_sink sink;
-	uint64_t until_ns, lost;
+	uint64_t until_ns;
 	struct symbols *symbols; /* once it is over */
 };
 
@@ -120,7 +120,7 @@ static void add(void *to, const struct trace_event *event)
 	}
 	/* Its client takes what there is too slowly. */
 	if (taking->out->max - taking->out->len < TRACE_ROOM)
-		taking->lost++;
+		trace_drop();
 	else
 		taking->format->add(taking->writer, event, taking->out);
 }

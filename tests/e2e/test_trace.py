@@ -101,6 +101,7 @@ class Traces(TraceTest):
         with self.traced() as process:
             self.assertEqual(process.stdout.readline(), "started\n")
             file, text = self.take(f"{TRACE}?seconds=2", "busy.trace")
+            self.assertIn(b"\npostern_sampler_trace_events_dropped_total 0\n", self.get("/metrics"))
         self.assertRegex(text, r'UserLog .*"42 "rows""')
         said = {}
         for go in (OLDEST, NEWEST):
