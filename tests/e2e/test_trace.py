@@ -131,15 +131,16 @@ class Traces(TraceTest):
             process.stdout.readline()
             file, text = self.take(f"{TRACE}?seconds=1.5", "cpus.trace")
         samples = subprocess.run([OLDEST, "tool", "trace", "-d", str(file)], capture_output=True, text=True, check=True, timeout=60)
-        self.assertGreater(samples.stdout.count(" CPUSample "), 50)
+        # Others may want that CPU, too: then there are fewer, and more of the wait.
+        self.assertGreater(samples.stdout.count(" CPUSample "), 15)
         # 1.19 counts the way to a CPU only behind a wait.
         waits = collections.Counter()
         for stack, ms in profile(NEWEST, file, "sched").items():
             waits[stack[0]] += ms
-        self.assertTrue(1000 < waits["spinner"] < 1700, waits)
-        self.assertGreater(text.count(" GoPreempt"), 50)
+        self.assertTrue(1000 < waits["spinner"] < 3000, waits)
+        self.assertGreater(text.count(" GoPreempt"), 25)
         slept = [line for line in text.splitlines() if " GoBlock " in line]
-        self.assertGreater(len(slept), 50)
+        self.assertGreater(len(slept), 25)
 
     def test_the_other_format(self):
         with self.traced() as process:
