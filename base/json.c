@@ -67,7 +67,7 @@ static size_t utf8_len(struct sv v)
 	return len;
 }
 
-void json_string(struct buf *out, struct sv value)
+void json_text(struct buf *out, struct sv value)
 {
 	separate(out);
 	buf_add_byte(out, '"');
@@ -97,7 +97,7 @@ void json_key(struct buf *out, const char *name)
 
 void json_cstr(struct buf *out, const char *value)
 {
-	json_string(out, sv_from_cstr(value));
+	json_text(out, sv_from_cstr(value));
 }
 
 void json_u64(struct buf *out, uint64_t value)
@@ -115,7 +115,7 @@ void json_bool(struct buf *out, bool value)
 void json_member_string(struct buf *out, const char *name, struct sv value)
 {
 	json_key(out, name);
-	json_string(out, value);
+	json_text(out, value);
 }
 
 void json_member_cstr(struct buf *out, const char *name, const char *value)

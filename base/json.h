@@ -22,7 +22,7 @@ void json_array_end(struct buf *out);
 /* The name of the member that comes next. */
 void json_key(struct buf *out, const char *name);
 
-void json_string(struct buf *out, struct sv value);
+void json_text(struct buf *out, struct sv value);
 void json_cstr(struct buf *out, const char *value);
 void json_u64(struct buf *out, uint64_t value);
 void json_bool(struct buf *out, bool value);

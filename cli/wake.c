@@ -58,11 +58,10 @@ static char *make_rates(const struct wake_options *options)
 
 		if (!options->rates[i])
 			continue;
-		/* Not json_string(), which is base/json.h's in this program. */
 		(void)json_object_set_new(rates, rate_names[i],
 			sv_to_u64(sv_from_cstr(options->rates[i]), INT64_MAX, &number)
 				? json_integer((json_int_t)number)
-				: json_stringn(options->rates[i], strlen(options->rates[i])));
+				: json_string(options->rates[i]));
 	}
 	if (json_object_size(rates) > 0)
 		text = json_dumps(rates, JSON_COMPACT);

@@ -191,7 +191,7 @@ static void put_reload_errors(const struct conf_errors *errors, struct admin_rep
 		struct sv line = sv_cut(&rest, '\n');
 
 		if (line.len > 0)
-			json_string(out, line);
+			json_text(out, line);
 	}
 	json_array_end(out);
 	json_object_end(out);

@@ -129,7 +129,7 @@ static struct sv frames_of(struct trace_chrome *writer, uint32_t depot)
 		name = sv_from_cstr(symbol.name);
 		if (name.len > FRAME_NAME_MAX)
 			name.len = FRAME_NAME_MAX;
-		json_string(&json, name);
+		json_text(&json, name);
 	}
 	json_array_end(&json);
 	stack->cell.hash = hash;

@@ -209,7 +209,7 @@ static void test_json_rejects_bad_utf8(void **state)
 		struct buf out;
 
 		buf_init(&out, 128);
-		json_string(&out, rows[i].in);
+		json_text(&out, rows[i].in);
 		assert_true(sv_is(buf_sv(&out), rows[i].want));
 		buf_free(&out);
 	}
