@@ -487,7 +487,8 @@ static enum unwind_end walk_frames_sigsafe(
 	struct walk *walk, uintptr_t *pcs, size_t max, size_t *len)
 {
 	enum unwind_end end = UNWIND_COMPLETE;
-	struct doubt doubts[DOUBTS];
+	struct doubt doubts[DOUBTS]
+		__attribute__((uninitialized)); /* not cleared: it would show */
 
 	*len = doubts[BY_ROW].len = doubts[BY_SCAN].len = 0;
 	walk->pc_is_exact = !walk->regs.pc_is_return;

@@ -7,6 +7,9 @@
 #include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
 
+#define STACK_MAX  256 /* frames of a row */
+#define VARINT_MAX 10
+#define TEXTS_MAX  (2 * LABELS_SET_MAX)
 #define SECTION_BYTES_MAX \
 	((size_t)64 << 20) /* of samples, locations, functions, strings each */
 #define FIRST_SLOTS 1024
@@ -74,7 +77,10 @@ struct pprof {
 	struct symbols *symbols;
 	const struct pprof_settings *settings;
 	struct buf samples, locations, functions, strings;
-	struct index location_of; /* address, or that and TRIMMED → location id */
+	/* Scratch, of one row each. Not on the stack: the compiler clears what is there, and rows are many. */
+	struct buf ids, sample;
+	char (*texts)[LABELS_TEXT_MAX + 1]; /* TEXTS_MAX of them */
+	struct index location_of;           /* address, or that and TRIMMED → location id */
 	struct index hidden;      /* address → 2 when its function is to be hidden, else 1 */
 	struct index function_of; /* hash of names, file and line → function id */
 	struct index string_of;   /* hash of a text → string id */
@@ -86,7 +92,7 @@ struct pprof {
 
 static void add_varint(struct buf *out, uint64_t value)
 {
-	char bytes[10];
+	char bytes[VARINT_MAX];
 	size_t len = 0;
 
 	while (value >= 0x80) {
@@ -283,9 +289,12 @@ struct pprof *pprof_open(
 	pprof->arena = arena;
 	pprof->symbols = symbols;
 	pprof->settings = settings;
+	pprof->texts = arena_alloc(arena, TEXTS_MAX * sizeof(pprof->texts[0]));
 	pprof->module_used = arena_alloc(arena, symbols_modules(symbols) + 1);
 	pprof->module_lacks_lines = arena_alloc(arena, symbols_modules(symbols) + 1);
-	if (!pprof->module_used || !pprof->module_lacks_lines ||
+	if (!pprof->texts || !pprof->module_used || !pprof->module_lacks_lines ||
+		arena_buf(arena, STACK_MAX * VARINT_MAX, &pprof->ids) ||
+		arena_buf(arena, UINT16_MAX, &pprof->sample) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->samples) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->locations) ||
 		arena_buf(arena, SECTION_BYTES_MAX, &pprof->functions) ||
@@ -313,11 +322,10 @@ static void add_label(struct pprof *pprof, struct buf *sample, const struct ppro
 static void add_sample(struct pprof *pprof, struct sv location_ids, const int64_t *values,
 	const struct pprof_label *labels, size_t labels_len)
 {
-	char packed_mem[PPROF_VALUES_MAX * 10], mem[UINT16_MAX];
-	struct buf packed, sample;
+	char packed_mem[PPROF_VALUES_MAX * 10];
+	struct buf packed, sample = pprof->sample;
 
 	buf_init_fixed(&packed, packed_mem, sizeof(packed_mem));
-	buf_init_fixed(&sample, mem, sizeof(mem));
 	for (size_t i = 0; i < pprof->settings->values_len; i++)
 		add_varint(&packed, (uint64_t)values[i]);
 	add_bytes(&sample, SAMPLE_LOCATION_ID, location_ids);
@@ -331,11 +339,9 @@ static void add_sample(struct pprof *pprof, struct sv location_ids, const int64_
 void pprof_add(struct pprof *pprof, const struct pprof_stack *stack, const int64_t *values,
 	const struct pprof_label *labels, size_t labels_len)
 {
-	char mem[10 * 256];
-	struct buf ids;
+	struct buf ids = pprof->ids;
 
-	buf_init_fixed(&ids, mem, sizeof(mem));
-	for (size_t i = 0; i < stack->len && i < 256; i++) {
+	for (size_t i = 0; i < stack->len && i < STACK_MAX; i++) {
 		/* A return address may be the first byte of the next function. */
 		uintptr_t address = stack->pcs[i] - (i == 0 && stack->leaf_is_exact ? 0 : 1);
 
@@ -394,7 +400,7 @@ void pprof_add_row(struct pprof *pprof, const struct tally_key *key, const int64
 	struct depot_stack stack = without_hidden(pprof, depot_get(key->stack));
 	struct label_pair pairs[LABELS_SET_MAX];
 	struct pprof_label labels[LABELS_SET_MAX + PPROF_LABELS_MAX] = { { 0 } };
-	char texts[2 * LABELS_SET_MAX][LABELS_TEXT_MAX + 1];
+	char(*texts)[LABELS_TEXT_MAX + 1] = pprof->texts;
 	size_t len = labels_of(key->labels, pairs);
 
 	for (size_t i = 0; i < len; i++) {
