@@ -270,11 +270,13 @@ class Static(HostTest):
     def test_stacks_are_whole_and_allocations_are_seen(self):
         program = self.build("hosts.c", "-Wno-array-bounds", "-static", *self.flags(), name="static")
         paths = ("/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=1")
-        sampled, _, given = self.under_sampler([program, "memory", str(SECONDS)], preload=" ", paths=paths)
+        sampled, _, given = self.under_sampler([program, "memory", str(SECONDS)], preload=" ", paths=paths,
+                                                POSTERN_LINES=str(BUILD / "bin/postern-lines"))
         self.assertEqual(sampled[0], 0)
         self.assertTrue(all(given.values()), given)
         self.assertIn("allocate+", self.bodies[paths[0]])
         self.assertRegex(self.bodies[paths[1]], r"(?s)\tmemory\+.*\t_start\+")
+        self.assertRegex(self.bodies[paths[1]], r"\tmemory\+.*/hosts\.c:[1-9]")
 
     def test_the_wrong_archive_says_which_is_right(self):
         program = self.build("hosts.c", "-Wno-array-bounds", "-static", BUILD / "lib/libpostern.a", "-pthread", name="static_wrong")
