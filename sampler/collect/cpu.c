@@ -10,9 +10,11 @@
 #include "sampler/store/depot.h"
 #include "sampler/store/self.h"
 
-#define ARENA_BYTES ((size_t)512 << 20)
-#define POLL_MS     20
-#define SCAN_SHARE  50 /* a scan may take one part in so many of the time between two */
+#define ARENA_BYTES     ((size_t)512 << 20)
+#define POLL_MS         20
+#define POLL_PATIENT_MS 50 /* it hears of new threads by itself, and says when its ring fills */
+#define SCAN_PATIENT_NS UINT64_C(200000000)
+#define SCAN_SHARE      50 /* a scan may take one part in so many of the time between two */
 #define REFRESH_SHARE \
 	100 /* likewise for looking for new code: generated code never has tables */
 #define WEIGH_NS     UINT64_C(250000000)   /* how often it is looked at what a source hides */
@@ -209,6 +211,9 @@ static void scan(uint64_t now)
 {
 	cpu_threads_scan(stream.source->meet, stream.source->leave);
 	stream.next_scan_ns = now + (clock_mono_ns() - now) * SCAN_SHARE;
+	/* Only who is gone, and names, are to be found out. */
+	if (!stream.source->meet)
+		stream.next_scan_ns += SCAN_PATIENT_NS;
 }
 
 static int start_source(const struct cpu_source *source, uint64_t period_ns, struct err *err)
@@ -490,7 +495,9 @@ static void take(const struct record *record)
 
 static unsigned period_ms(void)
 {
-	return stream.source ? POLL_MS : 0;
+	if (!stream.source)
+		return 0;
+	return stream.source->meet ? POLL_MS : POLL_PATIENT_MS;
 }
 
 static void poll_cpu(uint64_t now)

@@ -10,6 +10,7 @@
 #define BUCKETS       4096U
 #define THREADS_MAX   65536U
 #define CHANGES       16384U
+#define SCANS_MOST    16 /* then its name is read at every so many / 2 */
 
 /* A change of a thread's labels; the one before it of the same thread. */
 struct change {
@@ -108,6 +109,13 @@ static void drop(struct cpu_thread *entry)
 	threads.free = own;
 }
 
+static bool is_due(struct cpu_thread *entry)
+{
+	if (entry->scans++ == SCANS_MOST)
+		entry->scans = 1 + SCANS_MOST / 2;
+	return (entry->scans & (entry->scans - 1)) == 0;
+}
+
 void cpu_threads_scan(void (*meet)(struct cpu_thread *), void (*leave)(struct cpu_thread *))
 {
 	uint32_t *tids;
@@ -123,8 +131,8 @@ void cpu_threads_scan(void (*meet)(struct cpu_thread *), void (*leave)(struct cp
 		if (!entry)
 			continue;
 		entry->seen = true;
-		if (!is_new)
-			read_name(entry); /* most are given one when they run */
+		if (!is_new && is_due(entry))
+			read_name(entry);
 		if (meet)
 			meet(entry);
 	}

@@ -25,6 +25,7 @@ struct cpu_thread {
 	int timer;
 	bool has_timer;
 	bool seen;
+	uint16_t scans;                  /* that have met it */
 	uint32_t drawn;                  /* bits: captures for which `left` was begun */
 	uint32_t left[CPU_CAPTURES_MAX]; /* cpu_thin() */
 };
@@ -35,7 +36,8 @@ void cpu_threads_close(void);
 /* The thread's entry; made, if it is a new one; NULL when there is no room. `is_new` may be NULL. */
 struct cpu_thread *cpu_threads_get(uint32_t tid, bool *is_new);
 
-/* Read the list of threads. Each one's `meet` is called, and `leave` of those that are gone. */
+/* Read the list of threads. Each one's `meet` is called, and `leave` of those that are gone. Names are read again
+ * after 1, 2, 4 … scans: most threads are given theirs when they have begun, and keep it. */
 void cpu_threads_scan(void (*meet)(struct cpu_thread *), void (*leave)(struct cpu_thread *));
 
 /* Every thread that is known. */
