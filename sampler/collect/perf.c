@@ -68,8 +68,14 @@ bool perf_is_risky(void)
 	return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_DISABLED;
 }
 
+/* The program may confine itself at any moment, and from then on this could be its end: so each time is asked
+ * just before. */
 static int open_event(struct perf_event_attr *attr, uint32_t tid, uint32_t cpu)
 {
+	if (perf_is_risky()) {
+		errno = EPERM;
+		return -1;
+	}
 	return (int)syscall(
 		SYS_perf_event_open, attr, (pid_t)tid, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
 }

@@ -221,7 +221,7 @@ class Run:
             if self.done.wait(0.02):
                 return
         before = cpu_seconds(process.pid)
-        status, body = get(self.path, CPU_PROFILE.format(seconds=max(1, int(self.seconds - 1.5)), hz=self.contender.hz))
+        status, body = get(self.path, CPU_PROFILE.format(seconds=max(1, int(0.9 * self.seconds - 1.5)), hz=self.contender.hz))
         after = cpu_seconds(process.pid)
         if status != 200 or before is None or after is None:
             return
