@@ -7,9 +7,9 @@
 #include "sampler/store/depot.h"
 #include "sampler/store/labels.h"
 
-#define STACK_MAX  256 /* frames of a row */
+#define STACK_MAX  ((size_t)256) /* frames of a row */
 #define VARINT_MAX 10
-#define TEXTS_MAX  (2 * LABELS_SET_MAX)
+#define TEXTS_MAX  ((size_t)2 * LABELS_SET_MAX)
 #define SECTION_BYTES_MAX \
 	((size_t)64 << 20) /* of samples, locations, functions, strings each */
 #define FIRST_SLOTS 1024
