@@ -2,17 +2,21 @@
 
 #include <dwarf.h>
 #include <elfutils/libdw.h>
+#include <elfutils/libdwelf.h>
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/encode.h"
 #include "sampler/lines/demangle.h"
 
-#define DEPTH_MAX 64
-#define PATH_SIZE 4096
+#define DEPTH_MAX    64
+#define PATH_SIZE    4096
+#define BUILD_ID_MAX 64
 
 /* A piece of code, and what it belongs to: a unit's number, a function's place in .debug_info. */
 struct range {
@@ -45,6 +49,7 @@ struct dwarf_file {
 	struct ranges code;
 };
 
+static const char *debug_folder;
 static char debug_path[PATH_SIZE + 16];
 static struct dwarf_file *known;
 
@@ -60,6 +65,7 @@ void dwarf_look_in(const char *folder)
 {
 	struct buf path;
 
+	debug_folder = folder;
 	buf_init_fixed(&path, debug_path, sizeof(debug_path) - 1);
 	buf_add_cstr(&path, ":.debug:");
 	buf_add_cstr(&path, folder);
@@ -190,13 +196,62 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+/* A file in our hand is the debug file of that module only if it says so itself. */
+static bool has_build_id(int descriptor, const unsigned char *id, int len)
+{
+	Elf *elf = elf_begin(descriptor, ELF_C_READ_MMAP, NULL);
+	const void *own = NULL;
+	ssize_t own_len = elf ? dwelf_elf_gnu_build_id(elf, &own) : -1;
+	bool is_it = own_len == len && memcmp(own, id, (size_t)len) == 0;
+
+	(void)elf_end(elf);
+	return is_it;
+}
+
+/* As debuginfod's client keeps what it has fetched: FOLDER/BUILD-ID/debuginfo. */
+static int open_fetched(Dwfl_Module *module, char **path)
+{
+	const unsigned char *id;
+	char text[PATH_SIZE], hex[2 * BUILD_ID_MAX + 1];
+	struct buf name;
+	GElf_Addr address;
+	int len = dwfl_module_build_id(module, &id, &address), descriptor;
+
+	if (len <= 0 || len > BUILD_ID_MAX)
+		return -1;
+	hex_encode(id, (size_t)len, hex);
+	buf_init_fixed(&name, text, sizeof(text) - 1);
+	buf_add_cstr(&name, debug_folder);
+	buf_add_byte(&name, '/');
+	buf_add_cstr(&name, hex);
+	buf_add_cstr(&name, "/debuginfo");
+	text[name.len] = '\0';
+	descriptor = name.failed ? -1 : open(text, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (descriptor >= 0 && !has_build_id(descriptor, id, len)) {
+		(void)close(descriptor);
+		descriptor = -1;
+	}
+	if (descriptor >= 0)
+		*path = must(strdup(text));
+	return descriptor;
+}
+
+static int find_debug_file(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base,
+	const char *file, const char *link, GElf_Word sum, char **path)
+{
+	int descriptor =
+		dwfl_standard_find_debuginfo(module, user, name, base, file, link, sum, path);
+
+	return descriptor >= 0 ? descriptor : open_fetched(module, path);
+}
+
 /* Takes the descriptor over. The module lies at 0, so that addresses are the file's own. */
 static struct dwarf_file *load(int descriptor, const char *path, const struct stat *status)
 {
 	static char *debug_path_at = debug_path;
 	static const Dwfl_Callbacks callbacks = {
 		.find_elf = dwfl_build_id_find_elf,
-		.find_debuginfo = dwfl_standard_find_debuginfo,
+		.find_debuginfo = find_debug_file,
 		.section_address = dwfl_offline_section_address,
 		.debuginfo_path = &debug_path_at,
 	};

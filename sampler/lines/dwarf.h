@@ -12,7 +12,8 @@
 
 struct dwarf_file;
 
-/* Where separate debug files are looked for, besides the file's own folder. Once, at the start. */
+/* Where separate debug files are looked for, besides the file's own folder: as in /usr/lib/debug, and as
+ * debuginfod's client keeps them (BUILD-ID/debuginfo). `folder` stays. Once, at the start. */
 void dwarf_look_in(const char *folder);
 
 /*

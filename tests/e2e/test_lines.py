@@ -329,6 +329,19 @@ class DebugFiles(Built):
         shutil.move(debug, f"{root}/.build-id/{build_id[:2]}/{build_id[2:]}.debug")
         self.assertTrue(*self.found(program, POSTERN_DEBUG_DIR=root))
 
+    def test_as_debuginfods_client_keeps_them(self):
+        program, debug = self.split("fetched")
+        build_id = re.search(r"Build ID: ([0-9a-f]+)", run("readelf", "-n", program).stdout).group(1)
+        root = self.folder.path("debuginfod_client")
+        os.makedirs(f"{root}/{build_id}")
+        shutil.move(debug, f"{root}/{build_id}/debuginfo")
+        self.assertTrue(*self.found(program, POSTERN_DEBUG_DIR=root))
+        # Another build's file under that number is not believed.
+        run("gcc", "-O0", "-g", HERE / "lines_host.c", "-o", self.folder.path("other"), "-pthread")
+        run("objcopy", "--only-keep-debug", self.folder.path("other"), f"{root}/{build_id}/debuginfo")
+        found, top = self.found(program, POSTERN_DEBUG_DIR=root)
+        self.assertFalse(found or "inlined_work" in top, top)
+
 
 class Trouble(Built):
     """Whatever becomes of postern-lines: profiles have their names, say what is missing, and are not late."""
