@@ -236,6 +236,7 @@ static int open_fetched(Dwfl_Module *module, char **path)
 	return descriptor;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are elfutils' */
 static int find_debug_file(Dwfl_Module *module, void **user, const char *name, Dwarf_Addr base,
 	const char *file, const char *link, GElf_Word sum, char **path)
 {
