@@ -13,7 +13,7 @@
 
 #define MORE_BYTES  ((size_t)256 << 10)
 #define PARTS_MAX   4
-#define STACK_FIRST ((uint32_t)16 << 10)
+#define STACK_FIRST ((uint32_t)32 << 10)
 #define RING_LEAST  ((size_t)256 << 10)
 #define RING_MOST   ((size_t)4 << 20)
 #define RING_NS     125000000 /* of one busy CPU, that a ring shall hold */

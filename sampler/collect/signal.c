@@ -92,8 +92,9 @@ static void on_signal_sigsafe(int received, siginfo_t *info, void *context)
 	uint64_t began;
 
 	(void)received;
-	if (info->si_code != SI_TIMER)
-		return; /* somebody else's */
+	/* Somebody else's; or one that came to where only the way back is allowed. */
+	if (info->si_code != SI_TIMER || self.is_confined)
+		return;
 	began = clock_mono_ns();
 	if ((uint32_t)info->si_value.sival_int & QUESTION)
 		answer_sigsafe(info, context);

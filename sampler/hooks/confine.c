@@ -47,8 +47,11 @@ HOOK int prctl(int option, ...)
 	va_end(list);
 	strict = is_strict(option, values[0]);
 	self.inside += strict;
+	self.is_confined |= strict;
 	rc = real(option, values[0], values[1], values[2], values[3]);
-	if (rc < 0)
-		self.inside -= strict;
+	if (rc < 0 && strict) {
+		self.inside--;
+		self.is_confined = false;
+	}
 	return rc;
 }

@@ -8,6 +8,7 @@
 #ifndef SAMPLER_SELF_H
 #define SAMPLER_SELF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 struct self {
 	uint32_t tid;        /* 0: not asked for yet; use self_tid_sigsafe() */
 	uint32_t inside;     /* not 0: our own code runs, and hooks pass straight through */
+	bool is_confined;    /* not even the clock may be read here: hooks/confine.c */
 	uint32_t labels;     /* id of the label set (store/labels.h); 0: none */
 	uint32_t region;     /* the innermost open region */
 	uint32_t wait_place; /* the thread's own in collect/waits.c; 0: none yet */

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import threading
 import unittest
+import unittest.mock
 
 from harness import BUILD, SAMPLER, TempDir, UnixConnection, main
 
@@ -108,8 +109,9 @@ class Hosts(HostTest):
         self.same("deadly", answers=False)
 
     def test_a_thread_in_strict_confinement(self):
-        # A CPU profile by timers would be its end: see docs/sampler.md.
-        self.same("strict", answers=False, paths=PATHS[2:])
+        for source in ("auto", "timer"):
+            with self.subTest(source), unittest.mock.patch.dict(os.environ, POSTERN_CPU_SOURCE=source):
+                self.same("strict", answers=False)
 
     def test_no_descriptors(self):
         self.same("files", answers=False)
