@@ -95,7 +95,7 @@ class InTheBrowser(unittest.TestCase):
                         wait_for(lambda: "Time Order" in self.browser.text(), 30, f"speedscope's page: {self.browser.text()!r}")
                         self.picture(f"speedscope-{name}")
                         self.browser.press("3")  # sandwich: a table of functions; the flame graph is a picture
-                        text = wait_for(lambda: (lambda t: t if "Self" in t else None)(self.browser.text()), 30, "the table of functions")
+                        text = wait_for(lambda: (lambda t: t if "Self" in t and "%" in t else None)(self.browser.text()), 30, "the table of functions")
                         self.picture(f"speedscope-{name}-table")
                         self.assertIn(function, text)
                         self.assertNotIn("(unknown)", text)
