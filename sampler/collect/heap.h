@@ -4,8 +4,8 @@
  *
  * A sampled object is the allocator's own; that it is sampled is in a table beside (live.h).  Samples of one
  * stack, size and rate are one bucket of counters, as in Go (half a million different ones; from then on
- * sizes of new ones are rounded), and what they stand for is worked out bucket by bucket when it is read.  The functions in _sigsafe are called by the hooks, with the object
- * allocated already, or not freed yet.
+ * sizes of new ones are rounded), and what they stand for is worked out bucket by bucket when it is read.
+ * The functions in _sigsafe are called by the hooks, with the object allocated already, or not freed yet.
  */
 #ifndef SAMPLER_HEAP_H
 #define SAMPLER_HEAP_H

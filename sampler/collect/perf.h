@@ -73,7 +73,7 @@ struct perf;
 /*
  * Open the rings and begin, for the threads that there are and all that they make.  NULL when the kernel
  * does not allow it, or there are too few descriptors or too little memory for all threads.
- * Not to be called where a seccomp filter may punish the attempt (perf_is_risky()).
+ * Neither, and nothing is tried, where a seccomp filter may punish the attempt (perf_is_risky()).
  */
 struct perf *perf_open(const struct perf_wanted *wanted, const struct perf_told *told, void *to,
 	struct err *err);

@@ -54,8 +54,7 @@ static void open_all(void)
 	};
 	struct err err;
 
-	if (!perf_is_risky())
-		sources.perf = perf_open(&switches, &told, NULL, &err);
+	sources.perf = perf_open(&switches, &told, NULL, &err);
 	sources.cpu = cpu_start(&samples, &err);
 }
 

@@ -110,7 +110,9 @@ class RealWork(unittest.TestCase):
               f"answers {profiler.answers}", file=sys.stderr)
         self.assertEqual(profiled, plain)
         self.assertGreater(profiler.samples, samples)
-        # A compiler's processes are gone before each has answered everything.
+        if children != "follow":
+            self.assertGreater(profiler.answers["heap"], 0)
+        # Those that it starts are gone before each has answered everything.
         self.assertGreater(sum(count for what, count in profiler.answers.items() if not what.startswith("profile")), 0)
         return plain
 
